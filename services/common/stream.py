@@ -1,0 +1,271 @@
+"""The one place where our batches meet Quix Streams: application, batch step, dead letters.
+
+A service gives a *step*: key, value and state in, messages out. Around it this module counts, refuses
+what breaks the contract and routes it to the dead letters, so that no bad message stops the stream.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, NamedTuple, Protocol
+
+from loguru import logger
+from quixstreams import Application, message_context
+from quixstreams.dataframe import StreamingDataFrame
+from quixstreams.kafka import ConnectionConfig
+from quixstreams.models import SerializationContext, Serializer, Topic, TopicConfig
+from quixstreams.sinks.base import BaseSink
+
+from services.common.dead_letters import dead_letter
+from services.common.errors import ContractError
+from services.common.health import read_statistics
+from services.common.messages import SCHEMA_HEADER, Headers, check_version, header
+from services.common.runner import Context
+from services.common.settings import ServiceSettings
+from services.common.topics import ensure_topics, topic_config
+
+STATISTICS_INTERVAL_MS = 2_000
+
+
+class State(Protocol):
+    """What a step may keep for its key between messages."""
+
+    def get_bytes(self, key: str) -> bytes | None:
+        """Value of `key`, or None."""
+
+    def set_bytes(self, key: str, value: bytes) -> None:
+        """Set the value of `key`."""
+
+
+class Message(NamedTuple):
+    """One message as a step sees it. `timestamp_ms` is its Kafka timestamp."""
+
+    key: bytes
+    value: bytes
+    timestamp_ms: int
+    headers: Headers
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What became of one message."""
+
+    #: Values of the messages to send, in order, to the step's output topic under the same key.
+    outputs: list[bytes] = field(default_factory=list)
+    #: Refused rows: index in the batch, bytes of a batch with that row alone, why.
+    refused: list[tuple[int, bytes, ContractError]] = field(default_factory=list)
+    rows_in: int = 0
+    rows_out: int = 0
+
+
+#: A step validates before it touches the state; a `ContractError` refuses the whole message.
+type Step = Callable[[Message, State], StepResult]
+
+
+class _Output(NamedTuple):
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class _OutputSerializer(Serializer):
+    def __call__(self, value: _Output, ctx: SerializationContext) -> bytes:  # noqa: ARG002
+        return value.value
+
+
+class _FlushSink(BaseSink):
+    """Makes the engine flush a store before it commits offsets."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        super().__init__(on_client_connect_success=lambda: None)
+        self._flush = flush
+
+    def add(self, *_: Any, **__: Any) -> None:
+        """Rows were stored by the step already."""
+
+    def flush(self) -> None:
+        self._flush()
+
+
+class Stream:
+    """A Quix application with our settings. Raises `BrokerUnavailableError`, `TopicError`."""
+
+    def __init__(self, settings: ServiceSettings, context: Context, topics: tuple[str, ...]) -> None:
+        self._context = context
+        broker = context.broker
+        ensure_topics(broker, (*topics, "dead_letters"))
+        consumer: dict[str, Any] = {
+            # Consumers of many small messages are capped at the default of a second (Quix: 100 ms).
+            "fetch.queue.backoff.ms": 10,
+            "queued.max.messages.kbytes": 32_768,
+            "fetch.message.max.bytes": broker.max_message_bytes,
+            "statistics.interval.ms": STATISTICS_INTERVAL_MS,
+            "stats_cb": self._read_statistics,
+        }
+        producer: dict[str, Any] = {
+            "linger.ms": 0,
+            "message.max.bytes": broker.max_message_bytes,
+            "queue.buffering.max.kbytes": 65_536,
+            "compression.type": "lz4",
+        }
+        if broker.embedded:
+            consumer |= {
+                "session.timeout.ms": 3_000,
+                "heartbeat.interval.ms": 300,
+                # It wakes a waiting fetch only when the wait runs out.
+                "fetch.wait.max.ms": 5,
+            }
+            # It reports a wrong high watermark after a batch of several records, which makes
+            # stateful applications refuse to restart; ours are batches already.
+            producer |= {"batch.num.messages": 1}
+        self.app = Application(
+            broker_address=ConnectionConfig.from_librdkafka_dict(broker.client_config()),
+            consumer_group=settings.consumer_group or f"{context.service}{broker.topic_suffix}",
+            auto_offset_reset="earliest",
+            commit_interval=settings.commit_interval_s,
+            consumer_extra_config=consumer,
+            producer_extra_config=producer,
+            state_dir=settings.state_dir / context.service,
+            loglevel=None,
+            auto_recover_from_source_offset_out_of_range=False,
+            max_partition_buffer_size=100,
+            consumer_poll_timeout=0.5,
+        )
+        self._topics = {name: self._topic(name) for name in (*topics, "dead_letters")}
+        context.health.require("partitions", "none assigned yet")
+
+    def _topic(self, name: str) -> Topic:
+        broker = self._context.broker
+        return self.app.topic(
+            broker.topic(name),
+            value_deserializer="bytes",
+            key_deserializer="bytes",
+            value_serializer=_OutputSerializer(),
+            key_serializer="bytes",
+            config=TopicConfig(
+                num_partitions=broker.partitions,
+                replication_factor=broker.replication_factor,
+                extra_config=topic_config(name, broker),
+            ),
+        )
+
+    def _read_statistics(self, text: str) -> None:
+        for (topic, partition), lag in read_statistics(text, self._context.health).items():
+            self._context.metrics.lag.labels(topic, str(partition)).set(lag)
+
+    def add_step(
+        self,
+        source: str,
+        step: Step,
+        *,
+        destination: str | None = None,
+        stateful: bool = True,
+        flush: Callable[[], None] | None = None,
+    ) -> None:
+        """Run `step` on every message of the topic `source`; its outputs go to `destination`.
+
+        `flush` is called before offsets are committed.
+        """
+        guarded = _Guard(self._context, source, destination or "store", step)
+        messages: StreamingDataFrame = self.app.dataframe(self._topics[source])
+        messages = messages.filter(guarded.has_value, metadata=True)
+        # State hangs on the key, so a message without one must not get as far.
+        keyed = messages.filter(lambda _v, key, _t, _h: key is not None, metadata=True)
+        keyless = messages.filter(lambda _v, key, _t, _h: key is None, metadata=True)
+        if stateful:
+            outputs = keyed.apply(guarded.run_stateful, stateful=True, expand=True, metadata=True)
+        else:
+            outputs = keyed.apply(guarded.run, expand=True, metadata=True)
+        refused = keyless.apply(guarded.refuse_keyless, expand=True, metadata=True)
+        for stream in (outputs, refused):
+            stream = stream.set_headers(
+                lambda output, _k, _t, headers: [] if output.topic == "dead_letters" else headers
+            )
+            stream.to_topic(
+                lambda output, _k, _t, _h: self._topics[output.topic], key=lambda output: output.key
+            )
+        if flush is not None:
+            keyed.sink(_FlushSink(flush))
+
+    def run(self) -> None:
+        """Process until SIGTERM, SIGINT or an error."""
+        self.app.run()
+
+
+class _Guard:
+    """What stands around a step: counting, refusing, and freshness."""
+
+    def __init__(self, context: Context, source: str, destination: str, step: Step) -> None:
+        self._service = context.service
+        self._source = source
+        self._destination = destination
+        self._step = step
+        self._health = context.health
+        metrics = context.metrics
+        self._nulls = metrics.null_values.labels(source)
+        self._messages = metrics.messages.labels(source)
+        self._rows_in = metrics.rows_in.labels(source)
+        self._rows_out = metrics.rows_out.labels(destination)
+        self._heartbeats = metrics.heartbeats.labels(source)
+        self._dead = metrics.dead_letters
+        self._last_message = metrics.last_message
+
+    def has_value(self, value: bytes | None, _key: Any, _timestamp: int, _headers: Headers) -> bool:
+        if value is None:
+            self._nulls.inc()
+        return value is not None
+
+    def run_stateful(
+        self, value: bytes, key: bytes, timestamp: int, headers: Headers, state: Any
+    ) -> list[_Output]:
+        message = Message(key, value, timestamp, headers)
+        try:
+            check_version(headers)
+            result = self._step(message, state)
+        except ContractError as error:
+            return [self._refuse(error, message)]
+        self._messages.inc()
+        if result.rows_in:
+            self._rows_in.inc(result.rows_in)
+        else:
+            self._heartbeats.inc()
+        if result.rows_out:
+            self._rows_out.inc(result.rows_out)
+        self._last_message.set(time())
+        self._health.input_arrived()
+        outputs = [_Output(self._destination, key, output) for output in result.outputs]
+        outputs += [self._refuse(error, message, row, raw) for row, raw, error in result.refused]
+        return outputs
+
+    def run(self, value: bytes, key: bytes, timestamp: int, headers: Headers) -> list[_Output]:
+        return self.run_stateful(value, key, timestamp, headers, None)
+
+    def refuse_keyless(
+        self, value: bytes, _key: None, timestamp: int, headers: Headers
+    ) -> Iterable[_Output]:
+        error = ContractError("null_key", "a message needs the key exchange:BASE/QUOTE")
+        return [self._refuse(error, Message(b"", value, timestamp, headers))]
+
+    def _refuse(
+        self,
+        error: ContractError,
+        message: Message,
+        row: int | None = None,
+        raw: bytes | None = None,
+    ) -> _Output:
+        at = message_context()
+        self._dead.labels(error.reason).inc()
+        logger.warning("dead letter {}[{}]@{}: {}", at.topic, at.partition, at.offset, error)
+        key, value = dead_letter(
+            error,
+            service=self._service,
+            topic=at.topic,
+            partition=at.partition,
+            offset=at.offset,
+            row=row,
+            key=message.key or None,
+            value=message.value if raw is None else raw,
+            timestamp_ms=message.timestamp_ms,
+            schema_version=header(message.headers, SCHEMA_HEADER),
+        )
+        return _Output("dead_letters", key, value)

@@ -1,0 +1,102 @@
+"""The topics: what flows where, how long it is kept, and how it is created.
+
+| topic        | key              | rows                                   |
+| ------------ | ---------------- | -------------------------------------- |
+| trades       | kraken:BTC/USD   | `messages.Trade`; ``[]`` is a heartbeat |
+| candles      | kraken:BTC/USD   | `messages.Candle`                      |
+| ta           | kraken:BTC/USD   | `messages.TaRow`                       |
+| dead_letters | topic/part/offset | `messages.DeadLetter`                 |
+
+A heartbeat says: the exchange is alive and nothing traded up to the message's Kafka timestamp.
+"""
+
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from loguru import logger
+
+from services.common.errors import BrokerUnavailableError, TopicError
+from services.common.settings import BrokerSettings
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic. Retention must outlast the longest outage of what reads it."""
+
+    name: str
+    retention_ms: int
+    retention_bytes: int = -1
+
+
+TOPICS: dict[str, TopicSpec] = {
+    spec.name: spec
+    for spec in (
+        TopicSpec("trades", 7 * 24 * HOUR_MS),
+        TopicSpec("candles", 30 * 24 * HOUR_MS),
+        TopicSpec("ta", 30 * 24 * HOUR_MS),
+        TopicSpec("dead_letters", 90 * 24 * HOUR_MS),
+    )
+}
+
+
+def topic_config(name: str, settings: BrokerSettings) -> dict[str, str]:
+    """Broker-side configuration of the topic `name` (without its suffix)."""
+    spec = TOPICS[name]
+    retention_ms = spec.retention_ms
+    if settings.retention_hours is not None:
+        retention_ms = int(settings.retention_hours * HOUR_MS)
+    return {
+        "retention.ms": str(retention_ms),
+        "retention.bytes": str(spec.retention_bytes),
+        "cleanup.policy": "delete",
+        # Heartbeats say their time in the message's timestamp, so the broker must not replace it.
+        "message.timestamp.type": "CreateTime",
+        "max.message.bytes": str(settings.max_message_bytes),
+    }
+
+
+def ensure_topics(settings: BrokerSettings, names: tuple[str, ...]) -> None:
+    """Create those of `names` that are missing; refuse ones with another number of partitions.
+
+    The partition of a key, and with it all state, follows from the number of partitions, so a topic
+    with a different one must not be used silently. Raises `BrokerUnavailableError`, `TopicError`.
+    """
+    admin = AdminClient({**settings.client_config(), "socket.timeout.ms": 10_000})
+    wanted = {settings.topic(name): name for name in names}
+    try:
+        existing = admin.list_topics(timeout=settings.connect_timeout_s).topics
+    except KafkaException as error:
+        raise BrokerUnavailableError(
+            f"no broker answers at {settings.brokers}; start one with `make up cluster=messagebus`, "
+            f"or set KAFKA_BROKERS ({error.args[0].str()})"
+        ) from error
+    for full_name in wanted.keys() & existing.keys():
+        partitions = len(existing[full_name].partitions)
+        if partitions not in (0, settings.partitions):
+            raise TopicError(
+                f"topic {full_name} has {partitions} partitions and KAFKA_PARTITIONS is "
+                f"{settings.partitions}; set it to {partitions}, or use new topics (KAFKA_TOPIC_SUFFIX)"
+            )
+    missing = [
+        NewTopic(
+            full_name,
+            num_partitions=settings.partitions,
+            replication_factor=settings.replication_factor,
+            config=topic_config(name, settings),
+        )
+        for full_name, name in wanted.items()
+        if full_name not in existing
+    ]
+    if not missing:
+        return
+    for full_name, future in admin.create_topics(missing).items():
+        try:
+            future.result(timeout=settings.connect_timeout_s)
+            logger.info("created topic {} with {} partitions", full_name, settings.partitions)
+        except KafkaException as error:
+            # Another service may have created it between our look and our call.
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise TopicError(f"cannot create topic {full_name}: {error.args[0].str()}") from error
