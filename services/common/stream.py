@@ -21,10 +21,25 @@ from services.common.errors import ContractError
 from services.common.health import read_statistics
 from services.common.messages import SCHEMA_HEADER, Headers, check_version, header
 from services.common.runner import Context
-from services.common.settings import ServiceSettings
+from services.common.settings import BrokerSettings, ServiceSettings
 from services.common.topics import ensure_topics, topic_config
 
 STATISTICS_INTERVAL_MS = 2_000
+
+
+def producer_config(broker: BrokerSettings) -> dict[str, Any]:
+    """What every producer of ours adds to librdkafka's configuration."""
+    config: dict[str, Any] = {
+        "linger.ms": 0,
+        "message.max.bytes": broker.max_message_bytes,
+        "queue.buffering.max.kbytes": 65_536,
+        "compression.type": "lz4",
+    }
+    if broker.embedded:
+        # It reports a wrong high watermark after a batch of several records, which makes stateful
+        # applications refuse to restart; our messages are batches of rows already.
+        config["batch.num.messages"] = 1
+    return config
 
 
 class State(Protocol):
@@ -102,12 +117,6 @@ class Stream:
             "statistics.interval.ms": STATISTICS_INTERVAL_MS,
             "stats_cb": self._read_statistics,
         }
-        producer: dict[str, Any] = {
-            "linger.ms": 0,
-            "message.max.bytes": broker.max_message_bytes,
-            "queue.buffering.max.kbytes": 65_536,
-            "compression.type": "lz4",
-        }
         if broker.embedded:
             consumer |= {
                 "session.timeout.ms": 3_000,
@@ -115,16 +124,13 @@ class Stream:
                 # It wakes a waiting fetch only when the wait runs out.
                 "fetch.wait.max.ms": 5,
             }
-            # It reports a wrong high watermark after a batch of several records, which makes
-            # stateful applications refuse to restart; ours are batches already.
-            producer |= {"batch.num.messages": 1}
         self.app = Application(
             broker_address=ConnectionConfig.from_librdkafka_dict(broker.client_config()),
             consumer_group=settings.consumer_group or f"{context.service}{broker.topic_suffix}",
             auto_offset_reset="earliest",
             commit_interval=settings.commit_interval_s,
             consumer_extra_config=consumer,
-            producer_extra_config=producer,
+            producer_extra_config=producer_config(broker),
             state_dir=settings.state_dir / context.service,
             loglevel=None,
             auto_recover_from_source_offset_out_of_range=False,
