@@ -1,5 +1,6 @@
 """`run_service`: the whole of our framework. HTTP in a thread, the stream in the main thread."""
 
+import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,6 +76,16 @@ def run_service[S: ServiceSettings](
             server.stop()
     logger.info("stopped")
     return 0
+
+
+def env_file_argument() -> Path | None:
+    """The `--env-file` of the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--env-file", type=Path, help="file with settings; the environment goes before it"
+    )
+    path: Path | None = parser.parse_args().env_file
+    return path
 
 
 def _public(settings: Any) -> dict[str, Any]:
