@@ -1,0 +1,155 @@
+"""The indicators: one declarative table, computed with TA-Lib over whole arrays. Pure.
+
+Each entry names its output columns (of `services.common.columns`), a function, its inputs and its
+parameters. To add one: a line here and a column there; a test holds the two together.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import talib
+from numpy.typing import NDArray
+
+from services.common.columns import INDICATOR_NAMES
+
+type Array = NDArray[np.float64]
+
+#: What an indicator may read of the candles.
+INPUTS = ("open", "high", "low", "close", "volume", "buy_volume")
+
+
+@dataclass(frozen=True, slots=True)
+class Indicator:
+    """One function over candle columns: arrays of length n in, one array of length n per output."""
+
+    outputs: tuple[str, ...]
+    function: Callable[..., Any]
+    inputs: tuple[str, ...]
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+
+def _ichimoku_span_a(high: Array, low: Array) -> Array:
+    """Mean of the 9 and the 26 mid-ranges."""
+    return (talib.MIDPRICE(high, low, 9) + talib.MIDPRICE(high, low, 26)) / 2
+
+
+def _log_return(close: Array, periods: int) -> Array:
+    """ln(close[i] / close[i - periods]); NaN in the first `periods` places."""
+    out = np.full_like(close, np.nan)
+    out[periods:] = np.log(close[periods:] / close[:-periods])
+    return out
+
+
+def _window_sum(values: Array, periods: int) -> Array:
+    """Sum of each value and the `periods - 1` before it; NaN where there are fewer.
+
+    Added term by term: a running total would drift, and fall below zero for squares.
+    """
+    out = np.full_like(values, np.nan)
+    count = len(values) - periods + 1
+    if count > 0:
+        total = values[:count].copy()
+        for shift in range(1, periods):
+            total += values[shift : shift + count]
+        out[periods - 1 :] = total
+    return out
+
+
+def _realized_volatility(close: Array, periods: int) -> Array:
+    """Root of the sum of the last `periods` squared log returns."""
+    return np.sqrt(_window_sum(_log_return(close, 1) ** 2, periods))
+
+
+def _flow_imbalance(volume: Array, buy_volume: Array, periods: int) -> Array:
+    """(buys - sells) / volume of the last `periods` candles, -1 to 1; NaN where nothing traded."""
+    traded = _window_sum(volume, periods) if periods > 1 else volume
+    bought = _window_sum(buy_volume, periods) if periods > 1 else buy_volume
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(traded > 0, (2 * bought - traded) / traded, np.nan)
+
+
+HLC = ("high", "low", "close")
+CLOSE = ("close",)
+
+TABLE: tuple[Indicator, ...] = (
+    *(Indicator((f"rsi_{n}",), talib.RSI, CLOSE, {"timeperiod": n}) for n in (9, 14, 21, 28)),
+    Indicator(
+        ("macd", "macd_signal", "macd_hist"),
+        talib.MACD,
+        CLOSE,
+        {"fastperiod": 12, "slowperiod": 26, "signalperiod": 9},
+    ),
+    Indicator(
+        ("bb_upper", "bb_middle", "bb_lower"),
+        talib.BBANDS,
+        CLOSE,
+        {"timeperiod": 20, "nbdevup": 2, "nbdevdn": 2},
+    ),
+    Indicator(
+        ("stochrsi_k", "stochrsi_d"),
+        talib.STOCHRSI,
+        CLOSE,
+        {"timeperiod": 14, "fastk_period": 5, "fastd_period": 3},
+    ),
+    Indicator(("adx_14",), talib.ADX, HLC, {"timeperiod": 14}),
+    Indicator(("mfi_14",), talib.MFI, (*HLC, "volume"), {"timeperiod": 14}),
+    Indicator(("atr_14",), talib.ATR, HLC, {"timeperiod": 14}),
+    Indicator(("roc_6",), talib.ROC, CLOSE, {"timeperiod": 6}),
+    *(Indicator((f"sma_{n}",), talib.SMA, CLOSE, {"timeperiod": n}) for n in (7, 14, 21, 28)),
+    *(Indicator((f"ema_{n}",), talib.EMA, CLOSE, {"timeperiod": n}) for n in (7, 14, 21, 28)),
+    Indicator(("volume_ema_10",), talib.EMA, ("volume",), {"timeperiod": 10}),
+    # A running total: `engine` adds what came before the array.
+    Indicator(("obv",), talib.OBV, ("close", "volume")),
+    Indicator(("ichimoku_conversion",), talib.MIDPRICE, ("high", "low"), {"timeperiod": 9}),
+    Indicator(("ichimoku_base",), talib.MIDPRICE, ("high", "low"), {"timeperiod": 26}),
+    Indicator(("ichimoku_span_a",), _ichimoku_span_a, ("high", "low")),
+    Indicator(("ichimoku_span_b",), talib.MIDPRICE, ("high", "low"), {"timeperiod": 52}),
+    Indicator(
+        ("stoch_k", "stoch_d"),
+        talib.STOCH,
+        HLC,
+        {"fastk_period": 14, "slowk_period": 3, "slowd_period": 3},
+    ),
+    Indicator(("cci_20",), talib.CCI, HLC, {"timeperiod": 20}),
+    Indicator(("willr_14",), talib.WILLR, HLC, {"timeperiod": 14}),
+    # TA-Lib returns the down line first.
+    Indicator(("aroon_down_14", "aroon_up_14"), talib.AROON, ("high", "low"), {"timeperiod": 14}),
+    Indicator(("trix_15",), talib.TRIX, CLOSE, {"timeperiod": 15}),
+    *(Indicator((f"log_return_{n}",), _log_return, CLOSE, {"periods": n}) for n in (1, 5, 20)),
+    Indicator(("realized_vol_20",), _realized_volatility, CLOSE, {"periods": 20}),
+    Indicator(("flow_imbalance_1",), _flow_imbalance, ("volume", "buy_volume"), {"periods": 1}),
+    Indicator(("flow_imbalance_14",), _flow_imbalance, ("volume", "buy_volume"), {"periods": 14}),
+)
+
+
+def choose(names: tuple[str, ...]) -> tuple[Indicator, ...]:
+    """The indicators that make the columns `names`. Raises `ValueError` naming unknown ones."""
+    unknown = sorted(set(names) - set(INDICATOR_NAMES))
+    if unknown:
+        raise ValueError(f"unknown indicator {', '.join(unknown)}; known: {', '.join(INDICATOR_NAMES)}")
+    return tuple(indicator for indicator in TABLE if set(indicator.outputs) & set(names))
+
+
+def compute(indicators: tuple[Indicator, ...], columns: Mapping[str, Array]) -> Array:
+    """Matrix (n, len(INDICATOR_NAMES)) of the indicators over n candles; NaN until warm or not chosen.
+
+    `columns` holds contiguous arrays of length n for `INPUTS`.
+    """
+    length = len(columns["close"])
+    # Written row by row, read as columns: TA-Lib's results are contiguous.
+    out = np.full((len(INDICATOR_NAMES), length), np.nan)
+    for indicator in indicators:
+        results = indicator.function(
+            *(columns[name] for name in indicator.inputs), **indicator.parameters
+        )
+        if len(indicator.outputs) == 1:
+            results = (results,)
+        for name, values in zip(indicator.outputs, results, strict=True):
+            out[_POSITION[name]] = values
+    return out.T
+
+
+_POSITION = {name: position for position, name in enumerate(INDICATOR_NAMES)}
+OBV_POSITION = _POSITION["obv"]
