@@ -117,9 +117,7 @@ def merge(parts: Sequence[Bucket], start_ms: int, end_ms: int) -> Bucket:
 
 def empty(start_ms: int, end_ms: int, price: float) -> Bucket:
     """An interval without trades, flat at `price`."""
-    return Bucket(
-        start_ms, end_ms, 0, price, 0, 0, price, price, price, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    )
+    return Bucket(start_ms, end_ms, 0, price, 0, 0, price, price, price, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def to_candles(

@@ -66,10 +66,7 @@ INDICATOR_COLUMNS: tuple[Column, ...] = (
     _indicator("mfi_14", "percent", "Money flow index over 14"),
     _indicator("atr_14", "quote", "Average true range over 14"),
     _indicator("roc_6", "percent", "Rate of change of close over 6"),
-    *(
-        _indicator(f"sma_{n}", "quote", f"Simple moving average of close over {n}")
-        for n in (7, 14, 21, 28)
-    ),
+    *(_indicator(f"sma_{n}", "quote", f"Simple moving average of close over {n}") for n in (7, 14, 21, 28)),
     *(
         _indicator(f"ema_{n}", "quote", f"Exponential moving average of close over {n}")
         for n in (7, 14, 21, 28)
@@ -79,9 +76,7 @@ INDICATOR_COLUMNS: tuple[Column, ...] = (
     _indicator("ichimoku_conversion", "quote", "Mid-range of the last 9 candles (tenkan-sen)"),
     _indicator("ichimoku_base", "quote", "Mid-range of the last 26 candles (kijun-sen)"),
     _indicator("ichimoku_span_a", "quote", "Mean of conversion and base as of this candle, not shifted"),
-    _indicator(
-        "ichimoku_span_b", "quote", "Mid-range of the last 52 candles as of this one, not shifted"
-    ),
+    _indicator("ichimoku_span_b", "quote", "Mid-range of the last 52 candles as of this one, not shifted"),
     _indicator("stoch_k", "percent", "Stochastic oscillator 14, slow %K over 3"),
     _indicator("stoch_d", "percent", "Stochastic oscillator, SMA 3 of slow %K"),
     _indicator("cci_20", "ratio", "Commodity channel index over 20"),
@@ -95,9 +90,7 @@ INDICATOR_COLUMNS: tuple[Column, ...] = (
     ),
     _indicator("realized_vol_20", "ratio", "Root of the sum of the last 20 squared log returns"),
     _indicator("flow_imbalance_1", "ratio", "Taker buys minus sells over volume, of this candle"),
-    _indicator(
-        "flow_imbalance_14", "ratio", "Taker buys minus sells over volume, of the last 14 candles"
-    ),
+    _indicator("flow_imbalance_14", "ratio", "Taker buys minus sells over volume, of the last 14 candles"),
 )
 
 TA_COLUMNS: tuple[Column, ...] = CANDLE_COLUMNS + INDICATOR_COLUMNS

@@ -96,9 +96,7 @@ def read_statistics(text: str, health: Health) -> dict[tuple[str, int], int]:
             position = of_partition.get("app_offset", -1)
             if int(name) < 0 or of_partition.get("fetch_state") != "active":
                 continue
-            lag = max(
-                0, of_partition.get("consumer_lag_stored", -1), of_partition.get("consumer_lag", -1)
-            )
+            lag = max(0, of_partition.get("consumer_lag_stored", -1), of_partition.get("consumer_lag", -1))
             health.partition(topic, int(name), position, lag)
             lags[topic, int(name)] = lag
     group = statistics.get("cgrp", {})

@@ -16,9 +16,7 @@ class Metrics:
         self.rows_in = self.counter("rows_in_total", "Rows taken from a topic", "topic")
         self.rows_out = self.counter("rows_out_total", "Rows sent or stored", "destination")
         self.heartbeats = self.counter("heartbeats_total", "Heartbeats taken from a topic", "topic")
-        self.null_values = self.counter(
-            "null_values_total", "Messages without a value, ignored", "topic"
-        )
+        self.null_values = self.counter("null_values_total", "Messages without a value, ignored", "topic")
         self.dead_letters = self.counter("dead_letters_total", "Rows or messages refused", "reason")
         self.last_event = self.gauge(
             "last_event_timestamp_seconds", "Event time of the newest row, Unix time", "exchange"

@@ -81,9 +81,7 @@ def run_service[S: ServiceSettings](
 def env_file_argument() -> Path | None:
     """The `--env-file` of the command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "--env-file", type=Path, help="file with settings; the environment goes before it"
-    )
+    parser.add_argument("--env-file", type=Path, help="file with settings; the environment goes before it")
     path: Path | None = parser.parse_args().env_file
     return path
 

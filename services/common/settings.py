@@ -165,9 +165,7 @@ class ServiceSettings(EnvSettings):
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line that is shown"
     )
-    log_format: Literal["text", "json"] = Field(
-        "text", description="Log lines for people or for machines"
-    )
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines")
     state_dir: Path = Field(Path("state"), description="Folder for state that survives a restart")
     consumer_group: str | None = Field(
         None, description="Kafka consumer group; the service's name and topic suffix if unset"

@@ -246,9 +246,7 @@ class _Guard:
     def run(self, value: bytes, key: bytes, timestamp: int, headers: Headers) -> list[_Output]:
         return self.run_stateful(value, key, timestamp, headers, None)
 
-    def refuse_keyless(
-        self, value: bytes, _key: None, timestamp: int, headers: Headers
-    ) -> Iterable[_Output]:
+    def refuse_keyless(self, value: bytes, _key: None, timestamp: int, headers: Headers) -> Iterable[_Output]:
         error = ContractError("null_key", "a message needs the key exchange:BASE/QUOTE")
         return [self._refuse(error, Message(b"", value, timestamp, headers))]
 

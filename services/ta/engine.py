@@ -45,9 +45,7 @@ class Engine:
         if not candles:
             return done
         labels = (candles[0].exchange, candles[0].pair, candles[0].timeframe)
-        newest = (
-            int(history.column("end_ms", history.count - 1, history.count)[0]) if history.count else 0
-        )
+        newest = int(history.column("end_ms", history.count - 1, history.count)[0]) if history.count else 0
         run: list[Any] = []
         for index, candle in enumerate(candles):
             if candle.closed and candle.start_ms >= newest:

@@ -141,9 +141,7 @@ def compute(indicators: tuple[Indicator, ...], columns: Mapping[str, Array]) -> 
     # Written row by row, read as columns: TA-Lib's results are contiguous.
     out = np.full((len(INDICATOR_NAMES), length), np.nan)
     for indicator in indicators:
-        results = indicator.function(
-            *(columns[name] for name in indicator.inputs), **indicator.parameters
-        )
+        results = indicator.function(*(columns[name] for name in indicator.inputs), **indicator.parameters)
         if len(indicator.outputs) == 1:
             results = (results,)
         for name, values in zip(indicator.outputs, results, strict=True):

@@ -132,9 +132,7 @@ def test_duplicates_change_nothing(trades: list[Trade], points: list[int], data:
 
 @given(markets(), st.lists(st.integers(0, 60), max_size=8), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_order_within_the_grace_changes_nothing(
-    trades: list[Trade], points: list[int], random: Any
-) -> None:
+def test_order_within_the_grace_changes_nothing(trades: list[Trade], points: list[int], random: Any) -> None:
     shuffled = sorted(trades, key=lambda t: t.event_time_ms + random.uniform(0, 1_900))
     rows = run(cut(shuffled, points), restart=True)
     assert rows == run([trades])

@@ -1,0 +1,1 @@
+"""`make demo`: the whole job on one machine with nothing but Python."""

@@ -1,0 +1,126 @@
+"""The services as child processes, exactly as they run in production, and their end."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from services.common.broker import free_port
+
+STOP_WITHIN_S = 12.0
+START_WITHIN_S = 30.0
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text says why and what to do."""
+
+
+def _die_with_parent() -> None:
+    # Linux only: even a SIGKILL of the demo leaves no service behind.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+@dataclass
+class Service:
+    """One running service."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def check(self) -> None:
+        """Raise `DemoError` with the end of its log if it died."""
+        code = self.process.poll()
+        if code not in (None, 0):
+            raise DemoError(f"{self.name} ended with code {code}; its log {self.log} ends:\n{self.tail()}")
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def metrics(self) -> dict[str, float]:
+        """Samples of `/metrics`, by name with labels as Prometheus writes them."""
+        text = requests.get(f"{self.url}/metrics", timeout=10).text
+        samples = {}
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                samples[name] = float(value)
+        return samples
+
+
+class Cluster:
+    """Starts services and ends them, the first one last."""
+
+    def __init__(self, folder: Path, common: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._common = dict(common)
+        self.services: list[Service] = []
+
+    def start(self, service: str, settings: Mapping[str, str], name: str | None = None) -> Service:
+        """Start `services.<service>.main` with `settings` (without the prefix) and wait for its HTTP."""
+        name = name or service
+        port = free_port()
+        prefix = service.upper()
+        defaults = {"HTTP_PORT": str(port), "STATE_DIR": str(self._folder / "state")}
+        own = {f"{prefix}_{key}": value for key, value in {**defaults, **settings}.items()}
+        # What the user's shell sets for real services must not reach the demo's.
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("KAFKA_", "TRADES_", "CANDLES_", "TA_", "FEATURES_"))
+        }
+        log = self._folder / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{service}.main"],
+                env={**inherited, **self._common, **own},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        started = Service(name, process, f"http://127.0.0.1:{port}", log)
+        self.services.append(started)
+        return started
+
+    def wait_until_up(self) -> None:
+        """Wait until every service answers."""
+        deadline = time.monotonic() + START_WITHIN_S
+        for service in self.services:
+            while service.process.poll() is None:
+                try:
+                    requests.get(f"{service.url}/health/live", timeout=2)
+                    break
+                except requests.ConnectionError as error:
+                    if time.monotonic() > deadline:
+                        raise DemoError(f"{service.name} does not start:\n{service.tail()}") from error
+                    time.sleep(0.05)
+            service.check()
+
+    def check(self) -> None:
+        """Raise `DemoError` if any service died."""
+        for service in self.services:
+            service.check()
+
+    def stop(self) -> None:
+        """SIGTERM to all, SIGKILL to those that stay."""
+        for service in self.services:
+            if service.process.poll() is None:
+                service.process.terminate()
+        deadline = time.monotonic() + STOP_WITHIN_S
+        for service in reversed(self.services):
+            try:
+                service.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                service.process.kill()
+                service.process.wait()
