@@ -1,0 +1,124 @@
+"""`python -m services.features.query` prints the newest feature vectors, or the answer to SQL."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from services.common.errors import QueryError, ServiceError
+from services.features.stores.location import parse_location
+from services.features.stores.sqlite_reader import SqliteReader
+from services.features.times import iso
+
+#: What a glance at a market needs; of these, the columns that hold something are shown.
+SHOWN = ("rsi_14", "macd_hist", "bb_upper", "bb_lower", "adx_14", "atr_14", "sma_28", "ema_7")
+MAX_CELL = 40
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask the store from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m services.features.query",
+        description="Print the newest feature vector of each series, the newest rows of one series "
+        "(--pair and --timeframe), or the answer to SQL (tables: ta, ta_online).",
+    )
+    parser.add_argument("--pair", help="like BTC/USD")
+    parser.add_argument("--timeframe", help="like 1m")
+    parser.add_argument("--exchange", help="like kraken")
+    parser.add_argument("--limit", type=int, default=20, help="most rows to print (20)")
+    parser.add_argument("--sql", help="a read-only query")
+    parser.add_argument("--store", help="path of the store (FEATURES_STORE_PATH)")
+    asked = parser.parse_args(arguments)
+    try:
+        with SqliteReader(store_path(asked.store)) as store:
+            if asked.limit < 1:
+                raise QueryError("--limit must be at least 1")
+            if asked.sql is not None:
+                names, rows = store.sql(asked.sql)
+                lines = table_text(names, rows[: asked.limit])
+                left_out = len(rows) - asked.limit
+            else:
+                vectors = newest(store, asked.pair, asked.timeframe, asked.exchange, asked.limit)
+                lines = vectors_text(vectors[: asked.limit])
+                left_out = len(vectors) - asked.limit
+    except ServiceError as error:
+        sys.stderr.write(f"query: {' '.join(str(error).split())}\n")
+        return 1
+    if left_out > 0:
+        lines.append(f"… {left_out} more; see --limit")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def store_path(given: str | None) -> Path:
+    """Path of the SQLite store that a command is to use. Raises `SettingsError`, `QueryError`."""
+    if given is None:
+        # Settings are read only when they are needed, so that a broken environment spares --store.
+        from services.features.settings import FeaturesSettings
+
+        return FeaturesSettings.load().store_path
+    kind, path = parse_location(given)
+    if kind != "sqlite":
+        raise QueryError(f"this command reads SQLite stores, not {kind}")
+    return path
+
+
+def newest(
+    store: SqliteReader, pair: str | None, timeframe: str | None, exchange: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """The newest row of each series that fits; of one pair and timeframe, its newest closed rows."""
+    if pair is not None and timeframe is not None:
+        table = store.history(pair, timeframe, exchange=exchange, limit=limit, newest=True)
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows[::-1]
+    return store.latest_all(pair, timeframe, exchange)
+
+
+def vectors_text(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Feature vectors as lines of an aligned table."""
+    shown = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    names = ["exchange", "pair", "timeframe", "end (UTC)", "", "close", *shown]
+    cells = [
+        (
+            *(row["exchange"], row["pair"], row["timeframe"]),
+            iso(row["end_ms"])[:19].replace("T", " "),
+            "" if row["closed"] else "open",
+            row["close"],
+            *(row[name] for name in shown),
+        )
+        for row in rows
+    ]
+    return table_text(names, cells)
+
+
+def table_text(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Rows as lines of an aligned table; numbers to the right, nulls as a dash."""
+    if not rows:
+        return ["no rows"]
+    texts = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
+    right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(names))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(cells, widths, right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return [line(names), *(line(cells) for cells in texts)]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e5 else f"{value:.2f}"
+    # Text of a query may hold anything, also what moves the cursor.
+    text = "".join(char if char.isprintable() else "?" for char in str(value))
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The default store: one SQLite file in WAL mode, written by one process and read by any number."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from services.common.errors import StoreError
+from services.features.groups import FeatureGroup
+from services.features.stores.sqlite_connection import Synchronous, open_writer
+from services.features.stores.sqlite_reader import SqliteReader
+from services.features.stores.sqlite_schema import (
+    REGISTRY_SQL,
+    check_tables,
+    create_sql,
+    save_group,
+    table_columns,
+    upsert_sql,
+)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class SqliteStore(SqliteReader):
+    """`contract.Store` on one SQLite file. Writing is for the thread that made it; reading for any.
+
+    Every `write` is a transaction of its own, so a row can be read once `write` returns and a killed
+    writer leaves whole batches. With ``synchronous="normal"`` a commit survives the death of the
+    process, and `flush` makes it survive a power cut as well; with ``"full"`` each commit does.
+    Raises `StoreError`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Synchronous = "normal",
+        clock_ms: Callable[[], int] = _now_ms,
+    ) -> None:
+        self._writer = open_writer(path, synchronous)
+        self._synchronous = synchronous
+        self._log = path.with_name(path.name + "-wal")
+        self._clock_ms = clock_ms
+        self._statements: dict[str, tuple[str, str]] = {}
+        self._dirty = False
+        super().__init__(path)
+
+    def ensure_group(self, group: FeatureGroup) -> None:
+        """Make the tables of a group, or check them. Raises `SchemaMismatchError`, `StoreError`."""
+        try:
+            with self._writer:
+                self._writer.execute(REGISTRY_SQL)
+                if not table_columns(self._writer, group.table):
+                    self._writer.execute(create_sql(group))
+                check_tables(self._writer, group, str(self.path))
+                save_group(self._writer, group)
+        except apsw.Error as error:
+            raise StoreError(f"cannot create {group.table} in {self.path}: {error}") from error
+        self._statements[group.table] = (
+            upsert_sql(group, online=False),
+            upsert_sql(group, online=True),
+        )
+
+    def write(self, group: FeatureGroup, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Upsert rows in one transaction: the closed ones offline, the newest of each key online."""
+        if not rows:
+            return
+        offline_sql, online_sql = self._statements[group.table]
+        ingested = (self._clock_ms(),)
+        offline, newest = _divide(group, rows, ingested)
+        execute, executemany = self._writer.execute, self._writer.executemany
+        try:
+            execute("BEGIN IMMEDIATE")
+            try:
+                if offline:
+                    executemany(offline_sql, offline)
+                executemany(online_sql, newest)
+                execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    execute("ROLLBACK")
+                raise
+        except apsw.Error as error:
+            raise StoreError(f"cannot write to the feature store {self.path}: {error}") from error
+        self._dirty = True
+
+    def flush(self) -> None:
+        """Sync the log to the disk, so that no committed offset is ahead of the store."""
+        if not self._dirty or self._synchronous == "full":
+            return
+        try:
+            # SQLite holds its locks on other files, so closing this descriptor frees none of them.
+            descriptor = os.open(self._log, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            # Everything is in the main file already, which SQLite syncs itself.
+            pass
+        except OSError as error:
+            raise StoreError(f"cannot sync the feature store {self.path}: {error}") from error
+        self._dirty = False
+
+    def close(self) -> None:
+        """Flush and close; the last one to close folds the log into the file."""
+        self.flush()
+        super().close()
+        self._writer.close()
+
+
+def _divide(
+    group: FeatureGroup, rows: Sequence[tuple[Any, ...]], ingested: tuple[int]
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The rows for the offline table, and the newest of each key for the online one.
+
+    A batch holds many rows of a key, and all but its newest would only be overwritten online.
+    """
+    event_time, closed, revision = (
+        group.index(name) for name in (group.event_time, group.closed, group.revision)
+    )
+    # The key is the first columns of every group so far; a slice is cheaper than picking them.
+    width = len(group.key)
+    offline: list[tuple[Any, ...]] = []
+    newest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for row in rows:
+        stamped = row + ingested
+        if row[closed]:
+            offline.append(stamped)
+        key = row[:width]
+        other = newest.get(key)
+        if other is None or (row[event_time], row[closed], row[revision]) >= (
+            other[event_time],
+            other[closed],
+            other[revision],
+        ):
+            newest[key] = stamped
+    return offline, list(newest.values())

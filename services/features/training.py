@@ -1,0 +1,106 @@
+"""Training sets: what was known at a time, and what came after it. Pure.
+
+The rule against look-ahead: a feature column holds only what was known at the row's `known_at_ms`; only
+the label looks ahead, and never past the end of the asked range, so that a set that ends where another
+begins shares nothing with it. For `ta` rows `known_at_ms` is the end of the candle: every trade in it
+had happened by then, and so had those of a correction, which only arrived late.
+
+Sentiment joins here later: before `label_returns`, as of `known_at_ms` against the time a story was
+*observed* (not published), the newest row at or before it for each coin.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from services.common.errors import QueryError
+from services.common.timeframes import FIXED_MS, next_ms
+from services.features.groups import FeatureGroup
+
+# Arrow's arrays are generic for the type checker only; this alias is evaluated by nobody else.
+type Values = pa.Array[Any]
+
+MAX_HORIZON = 100_000
+
+
+def training_columns(group: FeatureGroup, features: Sequence[str] | None) -> list[str]:
+    """The feature columns asked for; by default all that are not null wherever nothing happened.
+
+    Raises `QueryError` that names what there is.
+    """
+    if features is None:
+        return [name for name in group.features if name not in group.sparse]
+    names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
+    unknown = [str(name) for name in names if name not in group.features]
+    if unknown or not names:
+        raise QueryError(
+            f"unknown feature {', '.join(unknown)[:100]} in group {group.name}; "
+            f"known: {', '.join(group.features)}"
+        )
+    return names
+
+
+def label_returns(
+    table: pa.Table, timeframe: str, features: Sequence[str], horizon: int, *, dropna: bool
+) -> pa.Table:
+    """Add the label to a history (ordered by exchange, pair and end_ms, one timeframe).
+
+    `table` needs ``close`` and `features`. The label of a row is the natural log of the close `horizon`
+    intervals later over its own; null unless all the candles up to there are in `table`.
+    Raises `QueryError` on a horizon out of range, and when `dropna` would drop everything because some
+    features are null in every row.
+    """
+    if isinstance(horizon, bool) or not 1 <= horizon <= MAX_HORIZON:
+        raise QueryError(f"horizon must be from 1 to {MAX_HORIZON} intervals, not {horizon}")
+    end_ms = _column(table, "end_ms")
+    close = _column(table, "close")
+    # Series are ordered and free of duplicates, so when the row `horizon` places on is also `horizon`
+    # intervals on, nothing is missing in between.
+    contiguous = pc.and_(
+        pc.equal(_ahead(end_ms, horizon), _intervals_later(end_ms, timeframe, horizon)),
+        pc.and_(
+            *(pc.equal(_ahead(_column(table, name), horizon), table[name]) for name in ("exchange", "pair"))
+        ),
+    )
+    returns = pc.ln(pc.divide(_ahead(close, horizon), close))
+    label = pc.if_else(contiguous, returns, pa.scalar(None, pa.float64()))
+    result = table.select(["exchange", "pair", "timeframe", "end_ms"])
+    result = result.append_column("known_at_ms", end_ms)
+    for name in features:
+        result = result.append_column(table.schema.field(name), table[name])
+    result = result.append_column(f"label_log_return_{horizon}", label)
+    if not dropna:
+        return result
+    complete = result.drop_null()
+    empty = [name for name in features if result[name].null_count == result.num_rows]
+    if result.num_rows and not complete.num_rows and empty:
+        raise QueryError(
+            f"no row is complete: {', '.join(empty)} null in all {result.num_rows} rows (not warm yet, or "
+            "left out by TA_INDICATORS); choose other features, or dropna=False"
+        )
+    return complete
+
+
+def _column(table: pa.Table, name: str) -> Values:
+    column = table[name]
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _ahead(values: Values, places: int) -> Values:
+    """Each row's value `places` rows further on; null where there is none."""
+    return pa.concat_arrays([values.slice(places), pa.nulls(min(places, len(values)), values.type)])
+
+
+def _intervals_later(end_ms: Values, timeframe: str, intervals: int) -> Values:
+    if timeframe in FIXED_MS:
+        return pc.add(end_ms, pa.scalar(FIXED_MS[timeframe] * intervals, pa.int64()))
+    # Months differ in length; there are few of them.
+    later = []
+    ends: list[Any] = end_ms.to_pylist()
+    for end in ends:
+        for _ in range(intervals):
+            end = next_ms(end, timeframe)
+        later.append(end)
+    return pa.array(later, pa.int64())

@@ -1,0 +1,264 @@
+"""The command lines, the notebook, the settings and the wiring."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from loguru import logger
+
+from services.common.errors import SettingsError
+from services.common.health import Health
+from services.common.metrics import Metrics
+from services.common.runner import Context
+from services.common.settings import BrokerSettings
+from services.features import export, pipeline, query
+from services.features.groups import TA
+from services.features.settings import FeaturesSettings
+from services.features.stores.sqlite_reader import SqliteReader
+from tests.features.rows import MINUTE, T0, make_store, ta_row, tuples
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def filled(path: Path) -> Path:
+    with make_store(path) as store:
+        for pair in ("BTC/USD", "ETH/USD"):
+            rows = [
+                ta_row(i, pair=pair, close=100.0 + i % 3, rsi_14=50.0 + i % 7, log_return_1=0.01 * (i % 3))
+                for i in range(150)
+            ]
+            store.write(TA, tuples(rows))
+        store.write(TA, tuples([ta_row(0, timeframe="1h"), ta_row(1, timeframe="1h", closed=False)]))
+    return path
+
+
+def test_query_prints_the_newest_vector_of_each_series(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert query.main(["--store", str(filled)]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["exchange", "pair", "timeframe", "end", "(UTC)", "close", "rsi_14"]
+    assert [line.split()[:3] for line in lines] == [
+        ["kraken", "BTC/USD", "1h"],
+        ["kraken", "BTC/USD", "1m"],
+        ["kraken", "ETH/USD", "1m"],
+    ]
+    assert "open" in lines[0]
+    assert "2024-01-01 02:30:00" in lines[1]
+
+
+def test_query_of_one_series_prints_its_newest_rows_first(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--store", str(filled), "--pair", "BTC/USD", "--timeframe", "1m", "--limit", "3"]
+    assert query.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in lines[1:]] == ["02:30:00", "02:29:00", "02:28:00"]
+
+
+def test_query_limits_what_it_prints_and_says_so(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert query.main(["--store", str(filled), "--limit", "1"]) == 0
+    assert "2 more" in capsys.readouterr().out
+
+
+def test_query_answers_sql(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT pair, count(*) AS n, NULL AS empty FROM ta WHERE timeframe = '1m' GROUP BY 1"
+    assert query.main(["--store", str(filled), "--sql", sql]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "pair       n  empty",
+        "BTC/USD  150  -",
+        "ETH/USD  150  -",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--pair", "DOGE/USD"], "known: BTC/USD, ETH/USD"),
+        (["--pair", "BTC/USD", "--timeframe", "7m"], "known: 1h, 1m"),
+        (["--sql", "DELETE FROM ta_1"], "readonly"),
+        (["--sql", "SELECT"], "SQL"),
+        (["--limit", "0"], "--limit"),
+    ],
+)
+def test_query_says_what_is_wrong_in_one_line(
+    filled: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert query.main(["--store", str(filled), *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert says in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_commands_say_that_there_is_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEATURES_STORE_PATH", str(tmp_path / "none.sqlite"))
+    assert query.main([]) == 1
+    assert export.main(["--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("make demo") == 2
+
+
+def test_export_writes_parquet_that_duckdb_and_polars_read(
+    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert export.main(["--store", str(filled), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    file = out / "ta" / "exchange=kraken" / "pair=BTC%2FUSD" / "timeframe=1m" / "ta_1.parquet"
+    assert str(file) in printed
+    assert "301 rows in 3 files" in printed
+    with duckdb.connect() as connection:
+        files = "read_parquet(?, hive_partitioning = true)"
+        sql = f"SELECT pair, timeframe, count(*) FROM {files} GROUP BY ALL ORDER BY ALL"
+        assert connection.execute(sql, [f"{out}/ta/**/*.parquet"]).fetchall() == [
+            ("BTC/USD", "1h", 1),
+            ("BTC/USD", "1m", 150),
+            ("ETH/USD", "1m", 150),
+        ]
+    assert pl.read_parquet(out / "ta")["pair"].unique().sort().to_list() == ["BTC/USD", "ETH/USD"]
+
+
+def test_an_exported_file_holds_exactly_the_history(filled: Path, tmp_path: Path) -> None:
+    with SqliteReader(filled) as store:
+        (written,) = export.export(store, tmp_path, pairs=["ETH/USD"], timeframes=["1m"])
+        expected = store.history("ETH/USD", "1m").drop_columns(list(TA.key))
+    # Read as a file: as a path its folders would add the key.
+    assert pq.read_table(io.BytesIO(written.path.read_bytes())).equals(expected)
+    assert written.rows == 150
+
+
+def test_an_export_of_many_pages_neither_loses_nor_repeats_rows(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for page_rows in (7, 50, 150):
+        monkeypatch.setattr(export, "PAGE_ROWS", page_rows)
+        with SqliteReader(filled) as store:
+            (written,) = export.export(
+                store, tmp_path, pairs=["BTC/USD"], timeframes=["1m"], end=T0 + 100 * MINUTE
+            )
+        times = pq.read_table(io.BytesIO(written.path.read_bytes()))["end_ms"].to_pylist()
+        assert times == [T0 + (i + 1) * MINUTE for i in range(100)]
+
+
+def test_export_says_what_is_wrong_in_one_line(
+    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for arguments, says in (
+        (["--out", str(tmp_path / "out"), "--pair", "DOGE/USD"], "known: BTC/USD"),
+        (["--out", str(tmp_path / "file")], "cannot write"),
+        (["--out", str(tmp_path / "out"), "--from", "tomorrow"], "is no time"),
+    ):
+        assert export.main(["--store", str(filled), *arguments]) == 1
+        error = capsys.readouterr().err
+        assert says in error
+        assert len(error.splitlines()) == 1
+
+
+def run_notebook(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "notebooks" / "explore.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+    )
+
+
+def test_the_notebook_runs_as_a_script_on_a_store(filled: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "plot.png"
+    ran = run_notebook("--store", str(filled), "--plot", str(plot))
+    assert ran.returncode == 0, ran.stderr
+    for part in ("301 rows in 3 series", "History as pandas", "Training set of 150 rows", "DuckDB over"):
+        assert part in ran.stdout
+    assert plot.stat().st_size > 10_000
+
+
+def test_the_notebook_says_what_to_do_without_a_store(tmp_path: Path) -> None:
+    ran = run_notebook("--store", str(tmp_path / "none.sqlite"))
+    assert ran.returncode == 1
+    assert "make demo" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_example_configuration_names_every_setting_and_is_valid() -> None:
+    file = ROOT / "services" / "features" / ".env"
+    lines = file.read_text().splitlines()
+    for name, field in FeaturesSettings.model_fields.items():
+        assert field.description, name
+        (at,) = (
+            i
+            for i, line in enumerate(lines)
+            if line.removeprefix("# ").startswith(f"FEATURES_{name.upper()}=")
+        )
+        assert lines[at - 1].startswith("# "), name
+    loaded = FeaturesSettings.load(environ={}, env_file=file)
+    assert loaded.model_copy(update={"http_port": 0}) == FeaturesSettings.load(environ={})
+    BrokerSettings.load(environ={}, env_file=file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FEATURES_STORE", "oracle"),
+        ("FEATURES_MAX_ROWS", "0"),
+        ("FEATURES_API_KEY", "short"),
+        ("FEATURES_STORE_SYNCHRONOUS", "off"),
+        ("FEATURES_STALE_GRACE_S", "-1"),
+        ("FEATURES_STORE_PAHT", "x"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name) as refused:
+        FeaturesSettings.load(environ={name: value})
+    assert value not in str(refused.value).split() or name == "FEATURES_STORE_PAHT"
+
+
+class _NoStream:
+    def __init__(self, *_: object) -> None:
+        self.steps: list[str] = []
+
+    def add_step(self, source: str, *_: object, **__: object) -> None:
+        self.steps.append(source)
+
+    def run(self) -> None:
+        pass
+
+
+def test_an_open_address_without_an_api_key_is_warned_about(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "Stream", _NoStream)
+    key = "a-key-of-16-signs-or-more"
+    warnings: list[str] = []
+    sink = logger.add(lambda text: warnings.append(str(text)), level="WARNING")
+    try:
+        for host, api_key, expected in (
+            ("127.0.0.1", "", 0),
+            ("0.0.0.0", key, 0),
+            ("0.0.0.0", "", 1),
+        ):
+            warnings.clear()
+            environ = {
+                "FEATURES_STORE_PATH": str(path),
+                "FEATURES_HTTP_HOST": host,
+                "FEATURES_API_KEY": api_key,
+            }
+            settings = FeaturesSettings.load(environ=environ)
+            context = Context("features", BrokerSettings.load(environ={}), Health(60), Metrics())
+            pipeline.build_pipeline(settings, context).run()
+            assert len(warnings) == expected
+            assert key not in "".join(warnings) + repr(settings)
+            assert len(context.routers) == 1
+    finally:
+        logger.remove(sink)

@@ -1,0 +1,143 @@
+"""The service as a process on the embedded broker: ta messages in, features over HTTP out."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from confluent_kafka import Consumer, Producer
+
+from services.common.broker import EMBEDDED_ENV, EmbeddedBroker, free_port
+from services.common.messages import batch_headers, encode, series_key
+from services.common.settings import BrokerSettings
+from services.common.topics import ensure_topics
+from services.features import open_store
+from tests.features.rows import ta_row
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 40.0
+
+
+def until[T](ask: Callable[[], T | None], process: subprocess.Popen[Any]) -> T:
+    """The first answer of `ask` that is something, while the process lives."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the service ended with code {process.returncode}"
+        try:
+            answer = ask()
+        except requests.ConnectionError:
+            answer = None
+        if answer is not None:
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"no answer within {WAIT_S:.0f} s")
+
+
+def dead_letters(broker: EmbeddedBroker, count: int) -> list[dict[str, Any]]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker.address,
+            "group.id": "test",
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": 2000,
+            "heartbeat.interval.ms": 300,
+        }
+    )
+    consumer.subscribe(["dead_letters"])
+    letters: list[dict[str, Any]] = []
+    deadline = time.monotonic() + WAIT_S
+    while len(letters) < count and time.monotonic() < deadline:
+        message = consumer.poll(0.2)
+        if message is not None and not message.error():
+            letters += json.loads(message.value() or b"[]")
+    consumer.close()
+    return letters
+
+
+def send(broker: EmbeddedBroker, rows: list[Any] | bytes | None, key: bytes | None) -> None:
+    producer = Producer({"bootstrap.servers": broker.address, "batch.num.messages": 1})
+    value = rows if isinstance(rows, bytes) or rows is None else encode(rows)
+    headers: Any = batch_headers(time.time_ns() // 1_000_000)
+    producer.produce("ta", value=value, key=key, headers=headers)
+    assert producer.flush(20) == 0
+
+
+@pytest.mark.timeout(170)
+def test_ta_messages_become_features_and_sigterm_ends_with_code_0(tmp_path: Path) -> None:
+    store_path = tmp_path / "store" / "features.sqlite"
+    port = free_port()
+    with EmbeddedBroker() as broker:
+        kafka = {**EMBEDDED_ENV, "KAFKA_BROKERS": broker.address}
+        ensure_topics(BrokerSettings.load(environ=kafka), ("ta", "dead_letters"))
+        env = {
+            **os.environ,
+            **kafka,
+            "FEATURES_STORE_PATH": str(store_path),
+            "FEATURES_STATE_DIR": str(tmp_path / "state"),
+            "FEATURES_HTTP_PORT": str(port),
+            "FEATURES_COMMIT_INTERVAL_S": "0.2",
+        }
+        key = series_key("kraken", "BTC/USD")
+        send(broker, [ta_row(i, rsi_14=float(i)) for i in range(50)], key)
+        send(broker, b"no json", key)
+        send(broker, None, key)
+        send(broker, [ta_row(0)], None)
+        for start in range(2):
+            log = tmp_path / f"log{start}"
+            with log.open("w") as errors:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "services.features.main"], env=env, stderr=errors, cwd=ROOT
+                )
+            try:
+                check_over_http(f"http://127.0.0.1:{port}", process, broker, key, 50 + start)
+                process.send_signal(signal.SIGTERM)
+                asked_at = time.monotonic()
+                assert process.wait(timeout=20) == 0, log.read_text()
+                assert time.monotonic() - asked_at < 10
+            finally:
+                process.kill()
+                process.wait()
+            assert "Traceback" not in log.read_text()
+        letters = dead_letters(broker, 2)
+    assert sorted(letter["reason"] for letter in letters[:2]) == ["bad_json", "null_key"]
+    with open_store(store_path) as store:
+        closes = store.history("BTC/USD", "1m", columns=["rsi_14"])
+        assert closes["rsi_14"].to_pylist() == [float(i) for i in range(52)]
+
+
+def check_over_http(
+    url: str, process: subprocess.Popen[Any], broker: EmbeddedBroker, key: bytes, count: int
+) -> None:
+    """There are `count` rows; one more that is sent now can be asked for, and has been measured."""
+
+    def rows() -> int | None:
+        query = {"pair": "BTC/USD", "timeframe": "1m", "columns": "rsi_14"}
+        answer = requests.get(f"{url}/features/ta/history", params=query, timeout=10)
+        return answer.json()["count"] if answer.status_code == 200 else None
+
+    def latest() -> dict[str, Any] | None:
+        query = {"pair": "BTC/USD", "timeframe": "1m"}
+        vector = requests.get(f"{url}/features/ta/latest", params=query, timeout=10).json()
+        return vector if vector["features"]["rsi_14"] == count else None
+
+    def ready() -> bool | None:
+        return requests.get(f"{url}/health/ready", timeout=10).status_code == 200 or None
+
+    assert until(rows, process) == count
+    send(broker, [ta_row(count, rsi_14=float(count))], key)
+    assert until(latest, process)["stale"] is True
+    assert until(ready, process)
+    metrics = requests.get(f"{url}/metrics", timeout=10).text
+    measured = re.search(r"^frame_to_row_seconds_count (\S+)", metrics, re.MULTILINE)
+    assert measured is not None
+    assert float(measured[1]) >= 1
+    info = requests.get(f"{url}/info", timeout=10).json()
+    assert info["settings"]["service"]["store"] == "sqlite"

@@ -1,0 +1,221 @@
+"""Reading: history, latest, description, and what is not there."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+from services.common.columns import TA_COLUMNS
+from services.common.errors import QueryError, StoreError, UnknownSeriesError
+from services.features import open_store
+from services.features.groups import TA
+from services.features.stores.location import parse_location
+from services.features.stores.sqlite import SqliteStore
+from services.features.stores.sqlite_reader import SqliteReader
+from services.features.times import iso, to_ms
+from tests.features.rows import MINUTE, T0, make_store, ta_row, tuples
+
+
+@pytest.fixture
+def filled(store: SqliteStore) -> SqliteStore:
+    for pair in ("ETH/USD", "BTC/USD"):
+        rows = [ta_row(i, pair=pair, close=100 + i, rsi_14=i or None) for i in range(10)]
+        store.write(TA, tuples(rows))
+    store.write(TA, tuples(ta_row(i, timeframe="1h") for i in range(3)))
+    store.write(TA, tuples([ta_row(0, exchange="coinbase", pair="ETH/USD", close=7.0)]))
+    return store
+
+
+def test_history_is_ordered_by_exchange_pair_and_time(filled: SqliteStore) -> None:
+    table = filled.history(["ETH/USD", "BTC/USD"], "1m")
+    keys = list(zip(*(table[name].to_pylist() for name in ("exchange", "pair", "end_ms")), strict=True))
+    assert keys == sorted(keys)
+    assert len(keys) == 21
+    assert table.column_names == [*TA.key, "end_ms", *(n for n in TA.names if n not in table_keys())]
+
+
+def table_keys() -> tuple[str, ...]:
+    return (*TA.key, "end_ms")
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (T0 + 3 * MINUTE, T0 + 5 * MINUTE),
+        (datetime(2024, 1, 1, 0, 3), datetime(2024, 1, 1, 0, 5)),  # noqa: DTZ001
+        (datetime(2024, 1, 1, 0, 3, tzinfo=UTC), "2024-01-01T00:05:00Z"),
+        ("2024-01-01 00:03", "2024-01-01T01:05:00+01:00"),
+        (
+            datetime(2024, 1, 1, 2, 3, tzinfo=timezone(timedelta(hours=2))),
+            str(T0 + 5 * MINUTE),
+        ),
+    ],
+)
+def test_the_range_includes_both_ends_in_every_notation(filled: SqliteStore, start: Any, end: Any) -> None:
+    table = filled.history("BTC/USD", "1m", start, end, columns=["close"])
+    assert table["close"].to_pylist() == [102, 103, 104]
+
+
+def test_a_date_is_its_midnight_utc() -> None:
+    assert to_ms(date(2024, 1, 1)) == to_ms("2024-01-01") == to_ms("20240101") == T0
+    assert iso(T0) == "2024-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    "time", ["yesterday", "", 1_704_067_200, -1, 10**15, True, None, [], "'; DROP TABLE ta;--"]
+)
+def test_what_is_no_time_is_refused(time: Any) -> None:
+    with pytest.raises(QueryError):
+        to_ms(time)
+
+
+def test_limit_keeps_the_first_rows_or_the_newest_of_each_series(filled: SqliteStore) -> None:
+    first = filled.history(["BTC/USD", "ETH/USD"], "1m", limit=12, exchange="kraken")
+    assert first["pair"].to_pylist() == ["BTC/USD"] * 10 + ["ETH/USD"] * 2
+    last = filled.history(["BTC/USD", "ETH/USD"], "1m", limit=2, newest=True, exchange="kraken")
+    assert last["close"].to_pylist() == [108, 109, 108, 109]
+
+
+def test_columns_come_after_the_key_in_the_order_asked(filled: SqliteStore) -> None:
+    table = filled.history("BTC/USD", "1m", columns=["rsi_14", "close"])
+    assert table.column_names == ["exchange", "pair", "timeframe", "end_ms", "rsi_14", "close"]
+    metadata: Any = table.schema.field("rsi_14").metadata
+    assert metadata[b"unit"] == b"percent"
+
+
+def test_history_becomes_pandas_and_polars_frames(filled: SqliteStore) -> None:
+    table = filled.history("BTC/USD", "1m")
+    assert table.to_pandas()["close"].sum() == 1045
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    assert frame["rsi_14"].null_count() == 1
+
+
+def test_history_of_a_range_without_rows_is_empty_and_typed(filled: SqliteStore) -> None:
+    table = filled.history("BTC/USD", "1m", "2030-01-01")
+    assert table.num_rows == 0
+    assert table.column_names[4:] != []
+
+
+@pytest.mark.parametrize(
+    ("question", "known"),
+    [
+        (lambda s: s.history("DOGE/USD", "1m"), "BTC/USD, ETH/USD"),
+        (lambda s: s.history(["BTC/USD", "DOGE/USD"], "1m"), "BTC/USD, ETH/USD"),
+        (lambda s: s.history("BTC/USD", "7m"), "1h, 1m"),
+        (lambda s: s.history("BTC/USD", "1m", exchange="nyse"), "kraken"),
+        (lambda s: s.latest("BTC/USD", "1w"), "1h, 1m"),
+        (lambda s: s.latest("x' OR '1'='1", "1m"), "BTC/USD, ETH/USD"),
+        (lambda s: s.latest("BTC/USD", "1m", group="news"), "ta"),
+        (lambda s: s.describe("news"), "ta"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(
+    filled: SqliteStore, question: Any, known: str
+) -> None:
+    with pytest.raises(UnknownSeriesError, match=known):
+        question(filled)
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        (lambda s: s.history("BTC/USD", "1m", columns=["close; DROP TABLE ta"]), "unknown column"),
+        (lambda s: s.history("BTC/USD", "1m", columns=["sharpe"]), "known: exchange, pair"),
+        (lambda s: s.history("BTC/USD", "1m", "2024-01-02", "2024-01-01"), "after the end"),
+        (lambda s: s.history("BTC/USD", "1m", limit=0), "limit"),
+        (lambda s: s.history([], "1m"), "at least one pair"),
+        (lambda s: s.latest("ETH/USD", "1m"), "coinbase, kraken"),
+        (lambda s: s.sql("SELECT nonsense FROM ta"), "nonsense"),
+        (lambda s: s.sql("DELETE FROM ta_1"), "readonly"),
+        (lambda s: s.sql("DROP TABLE ta_1"), "readonly"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(filled: SqliteStore, question: Any, says: str) -> None:
+    with pytest.raises(QueryError, match=says):
+        question(filled)
+
+
+def test_latest_tells_exchanges_apart(filled: SqliteStore) -> None:
+    latest = filled.latest("ETH/USD", "1m", "coinbase")
+    assert latest is not None
+    assert latest["close"] == 7
+    assert len(filled.latest_all()) == 4
+    assert [row["timeframe"] for row in filled.latest_all("BTC/USD")] == ["1h", "1m"]
+
+
+def test_describe_counts_rows_and_nulls_and_explains_columns(filled: SqliteStore) -> None:
+    described = filled.describe()
+    columns = {column["name"]: column for column in described["columns"]}
+    assert described["rows"] == 24
+    assert columns["close"]["null_rate"] == 0
+    assert columns["rsi_14"]["null_rate"] == pytest.approx(6 / 24)
+    assert columns["rsi_14"]["unit"] == "percent"
+    assert described["series"][1] == {
+        "exchange": "kraken",
+        "pair": "BTC/USD",
+        "timeframe": "1h",
+        "rows": 3,
+        "first_ms": T0 + 60 * MINUTE,
+        "last_ms": T0 + 180 * MINUTE,
+    }
+
+
+def test_an_empty_store_answers(store: SqliteStore) -> None:
+    assert store.latest_all() == []
+    assert store.series() == []
+    assert store.describe()["rows"] == 0
+    with pytest.raises(UnknownSeriesError, match="none yet"):
+        store.latest("BTC/USD", "1m")
+
+
+def test_the_registry_in_the_file_is_the_registry_of_the_code(store: SqliteStore) -> None:
+    assert store.groups() == {"ta": TA}
+    assert TA.columns == TA_COLUMNS
+
+
+def test_open_store_is_read_only_and_takes_paths_and_urls(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_store(path) as store:
+        store.write(TA, tuples([ta_row(0)]))
+    monkeypatch.setenv("FEATURES_STORE_PATH", str(path))
+    for where in (path, str(path), f"sqlite:///{path}", None):
+        with open_store(where) as reader:
+            assert reader.history("BTC/USD", "1m").num_rows == 1
+            assert not hasattr(reader, "write")
+
+
+def test_a_url_says_relative_or_absolute() -> None:
+    assert parse_location("sqlite:///a/b.sqlite") == ("sqlite", Path("a/b.sqlite"))
+    assert parse_location("sqlite:////a/b.sqlite") == ("sqlite", Path("/a/b.sqlite"))
+
+
+def test_a_store_that_does_not_exist_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="make demo"):
+        open_store(tmp_path / "nothing.sqlite")
+
+
+def test_duckdb_reads_a_history_without_a_copy(filled: SqliteStore) -> None:
+    history = filled.history("BTC/USD", "1m")
+    with duckdb.connect() as connection:
+        connection.register("history", history)
+        assert connection.execute("SELECT sum(close) FROM history").fetchall() == [(1045,)]
+
+
+def test_plain_sql_sees_closed_rows_as_ta_and_the_newest_as_ta_online(filled: SqliteStore) -> None:
+    names, rows = filled.sql("SELECT pair, count(*) AS n FROM ta WHERE exchange = ? GROUP BY 1", ["kraken"])
+    assert names == ["pair", "n"]
+    assert rows == [("BTC/USD", 13), ("ETH/USD", 10)]
+    assert filled.sql("SELECT 1 WHERE 0") == (["1"], [])
+
+
+def test_a_reader_sees_what_is_written_after_it_was_opened(path: Path) -> None:
+    with make_store(path) as store, SqliteReader(path) as reader:
+        store.write(TA, tuples([ta_row(0)]))
+        assert reader.history("BTC/USD", "1m").num_rows == 1
+        store.write(TA, tuples([ta_row(1)]))
+        assert reader.history("BTC/USD", "1m").num_rows == 2

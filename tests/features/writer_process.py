@@ -1,0 +1,38 @@
+"""A process that writes batches without end, for the tests that read beside it or kill it.
+
+`python -m tests.features.writer_process PATH`: batch n holds `BATCH` rows whose close is n + 1, in a
+random order of timeframes; a line is printed when a batch is in the store.
+"""
+
+import sys
+from pathlib import Path
+
+from services.features.groups import TA
+from services.features.stores.sqlite import SqliteStore
+from tests.features.rows import ta_row, tuples
+
+BATCH = 20
+
+
+def main() -> None:
+    store = SqliteStore(Path(sys.argv[1]))
+    store.ensure_group(TA)
+    template = tuples([ta_row(0)])[0]
+    start, end, close = (TA.index(name) for name in ("start_ms", "end_ms", "close"))
+    batch = 0
+    while True:
+        rows = []
+        for i in range(batch * BATCH, (batch + 1) * BATCH):
+            row = list(template)
+            row[start] += i * 60_000
+            row[end] += i * 60_000
+            row[close] = float(batch + 1)
+            rows.append(tuple(row))
+        store.write(TA, rows)
+        batch += 1
+        sys.stdout.write(f"{batch}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
