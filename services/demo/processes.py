@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,14 @@ class Cluster:
         self._common = dict(common)
         self.services: list[Service] = []
 
-    def start(self, service: str, settings: Mapping[str, str], name: str | None = None) -> Service:
-        """Start `services.<service>.main` with `settings` (without the prefix) and wait for its HTTP."""
+    def start(
+        self,
+        service: str,
+        settings: Mapping[str, str],
+        name: str | None = None,
+        command: Sequence[str] = (),
+    ) -> Service:
+        """Start `services.<service>.main`, or `command`, with `settings` (without their prefix)."""
         name = name or service
         port = free_port()
         prefix = service.upper()
@@ -82,7 +88,7 @@ class Cluster:
         log = self._folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{service}.main"],
+                [sys.executable, "-m", *(command or (f"services.{service}.main",))],
                 env={**inherited, **self._common, **own},
                 stdout=output,
                 stderr=subprocess.STDOUT,
