@@ -1,0 +1,88 @@
+"""Wires a source to the bus: nothing in, topic `trades` (and `dead_letters`) out."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import time_ns
+from types import FrameType
+from typing import Protocol
+
+from loguru import logger
+
+from services.common.runner import Context
+from services.common.topics import ensure_topics
+from services.trades.counters import TradeMetrics
+from services.trades.exchanges import REGISTRY
+from services.trades.progress import Progress
+from services.trades.publisher import KafkaPublisher, Publisher
+from services.trades.rest import http_fetch
+from services.trades.settings import TradesSettings
+from services.trades.sources.live import LiveSource
+from services.trades.sources.replay import ReplaySource, replay_identity
+
+
+class Source(Protocol):
+    """What produces trades until `stop` is set or it has no more."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Run in the main thread."""
+
+
+class TradesPipeline:
+    """Runs a source until it ends or SIGTERM or SIGINT comes."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def run(self) -> None:
+        """Block until the source is done."""
+        stop = threading.Event()
+        with _stopping(stop):
+            self._source.run(stop)
+
+
+def now_ms() -> int:
+    """Wall clock, epoch ms."""
+    return time_ns() // 1_000_000
+
+
+def build_pipeline(settings: TradesSettings, context: Context) -> TradesPipeline:
+    """Topics, progress, publisher and source. Raises `ServiceError`."""
+    ensure_topics(context.broker, ("trades", "dead_letters"))
+    name = f"{settings.exchange}{context.broker.topic_suffix}"
+    folder = settings.state_dir / "trades"
+    if settings.source == "live":
+        progress = Progress(folder / f"{name}.json", f"live {settings.exchange}")
+    else:
+        progress = Progress(folder / f"{name}.replay.json", replay_identity(settings))
+    publisher = KafkaPublisher(context, settings.exchange, progress)
+    return TradesPipeline(build_source(settings, context, publisher, progress))
+
+
+def build_source(
+    settings: TradesSettings, context: Context, publisher: Publisher, progress: Progress
+) -> Source:
+    """The source that the settings ask for."""
+    metrics = TradeMetrics(context.metrics)
+    if settings.source == "replay":
+        return ReplaySource(settings, publisher, progress, context.health, metrics, now_ms)
+    exchange = REGISTRY[settings.exchange](settings.pairs)
+    fetch = http_fetch(exchange, settings.rest_url or exchange.rest_url, now_ms)
+    return LiveSource(settings, exchange, publisher, progress, context.health, metrics, fetch, now_ms)
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` on SIGTERM and SIGINT."""
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        logger.info("{}: stopping", signal.Signals(number).name)
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,125 @@
+"""Settings of the trades service (``TRADES_…``)."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.common.messages import EXCHANGE_PATTERN, MAX_TIME_MS
+from services.common.settings import Names, ServiceSettings, check_pairs, split_list
+from services.trades.exchanges import REGISTRY
+
+
+class TradesSettings(ServiceSettings):
+    """Where trades come from and how hard to try to miss none."""
+
+    model_config = SettingsConfigDict(env_prefix="TRADES_")
+
+    source: Literal["live", "replay"] = Field(
+        "live", description="live: the exchange's WebSocket; replay: a recording"
+    )
+    exchange: str = Field(
+        "kraken",
+        pattern=EXCHANGE_PATTERN,
+        description="kraken, coinbase or binance; a CSV replay may use any name",
+    )
+    pairs: Names = Field(
+        (), description="Pairs, written BTC/USD; a replay without them takes all that it finds"
+    )
+    ws_url: str | None = Field(
+        None, pattern=r"^wss?://", description="WebSocket address; the exchange's own if unset"
+    )
+    rest_url: str | None = Field(
+        None, pattern=r"^https?://", description="REST address; the exchange's own if unset"
+    )
+    heartbeat_s: float = Field(1.0, gt=0, le=60, description="Pause between a pair's heartbeats")
+    heartbeat_delay_ms: int = Field(
+        1000,
+        ge=0,
+        le=60_000,
+        description="How far a heartbeat stays behind the last frame, for trades on their way",
+    )
+    max_frame_bytes: int = Field(
+        4_000_000, ge=1_000, le=100_000_000, description="A larger frame ends the connection"
+    )
+    connect_timeout_s: float = Field(10.0, gt=0, le=60, description="Time to connect")
+    ack_timeout_s: float = Field(
+        10.0, gt=0, le=120, description="Time for the exchange to confirm every pair"
+    )
+    socket_silence_s: float = Field(
+        5.0, gt=0, le=300, description="Without any frame for this long the connection is dead"
+    )
+    pair_silence_s: float = Field(
+        600.0, gt=0, description="Without trades for this long a pair is checked through REST"
+    )
+    snapshot_wait_s: float = Field(
+        5.0, gt=0, le=60, description="Wait for the snapshot after a confirmed subscription"
+    )
+    backoff_min_s: float = Field(1.0, gt=0, le=60, description="First wait before reconnecting")
+    backoff_max_s: float = Field(60.0, gt=0, le=3600, description="Longest wait before reconnecting")
+    max_connects: int = Field(100, ge=2, le=1000, description="Most connection attempts in ten minutes")
+    gap_fill_timeout_s: float = Field(
+        300.0, gt=0, description="A gap that takes longer to fetch is recorded and left open"
+    )
+    gap_buffer_rows: int = Field(
+        200_000, ge=1, description="Most trades of a pair that wait while a gap is filled"
+    )
+    rest_interval_s: float = Field(
+        1.0, gt=0, le=60, description="Pause between two REST requests about the same pair"
+    )
+    replay_path: Path | None = Field(
+        None, description="Recording, or folder of them: .csv, .ndjson, each also .gz"
+    )
+    replay_speed: float = Field(
+        0.0, ge=0, le=1_000_000, description="Replay: 0 as fast as possible, 1 as it was, 60 …"
+    )
+    replay_until: int | None = Field(
+        None, description="Replay: the recording is complete up to this ISO time or epoch ms"
+    )
+    batch_rows: int = Field(1000, ge=1, le=10_000, description="Replay at speed 0: trades in a message")
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return split_list(value)
+
+    @field_validator("pairs")
+    @classmethod
+    def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_pairs(value) if value else value
+
+    @field_validator("replay_until", mode="before")
+    @classmethod
+    def _until(cls, value: object) -> object:
+        if not isinstance(value, str) or re.fullmatch(r"\d+", value.strip()):
+            return value
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError("write an ISO time like 2026-07-07T23:00:00Z, or epoch ms") from None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * 1000)
+
+    @field_validator("replay_until")
+    @classmethod
+    def _until_in_ms(cls, value: int | None) -> int | None:
+        if value is not None and not 100_000_000_000 <= value <= MAX_TIME_MS:
+            raise ValueError("epoch milliseconds have 13 digits; this looks like another unit")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.source == "live":
+            if self.exchange not in REGISTRY:
+                known = ", ".join(REGISTRY)
+                raise ValueError(f"TRADES_EXCHANGE: {self.exchange!r} has no live feed; known: {known}")
+            if not self.pairs:
+                raise ValueError("TRADES_PAIRS: name at least one pair, like BTC/USD")
+        elif self.replay_path is None:
+            raise ValueError("TRADES_REPLAY_PATH: a replay needs a file or a folder")
+        if self.backoff_max_s < self.backoff_min_s:
+            raise ValueError("TRADES_BACKOFF_MAX_S is less than TRADES_BACKOFF_MIN_S")
+        return self
