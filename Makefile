@@ -2,27 +2,73 @@
 SHELL := /bin/bash
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PY := .venv/bin/python
-# The locks hold no addresses: uv takes what the machine's own configuration names.
-export UV_NO_PROGRESS := 1
+SERVICES := trades candles ta features
+COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.12 --custom-compile-command "make lock"
+# Copies survive a cache on another disk; progress bars only fill logs.
 export UV_LINK_MODE := copy
+export UV_NO_PROGRESS := 1
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(UV):
-	python3 -m venv .tools && .tools/bin/pip install --quiet "uv>=0.9"
+	@echo "installing uv into .tools"
+	@python3 -m venv .tools && .tools/bin/pip install --quiet "uv>=0.9"
 
 .venv/.installed: requirements/dev.txt pyproject.toml | $(UV)
-	$(UV) venv --quiet --allow-existing --python 3.12 .venv
-	$(UV) pip sync --quiet --require-hashes --python $(PY) requirements/dev.txt
-	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
-	touch $@
+	@echo "installing into .venv"
+	@$(UV) venv --quiet --allow-existing --python 3.12 .venv
+	@$(UV) pip sync --quiet --require-hashes --python $(PY) requirements/dev.txt
+	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
 
 install: .venv/.installed ## Install everything into .venv
 
-COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
-SERVICES := trades candles ta features
+demo: install ## Run the whole job on this machine: [live=1] takes live Kraken until Ctrl-C
+	@$(PY) -m services.demo.main $(if $(live),--live)
+
+test: install ## Run the tests: [k=expression]
+	@$(PY) -m pytest $(if $(k),-k '$(k)')
+
+STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
+query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [sql="SELECT …"] [store=FILE]
+	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(value sql),--sql "$$QUERY")
+query: export QUERY = $(value sql)
+
+serve: install ## Serve a store over HTTP, without broker or services: [store=FILE] [port=8004]
+	@$(PY) -m services.features.serve --store '$(STORE)' $(if $(port),--port $(port))
+
+export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [pair=BTC/USD]
+	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(pair),--pair '$(pair)')
+
+notebook: install ## Open the notebook in a browser: [store=FILE]
+	@.venv/bin/marimo edit notebooks/explore.py -- --store '$(abspath $(STORE))'
+
+dev: install ## Run one service with reload: svc=candles; starts the embedded broker when none is up
+	@$(PY) -m services.demo.dev $(svc)
+
+redrive: install ## Send dead letters to their topics again: [reason=late] [dry=1]
+	@$(PY) -m services.common.dead_letters $(if $(reason),--reason '$(reason)') $(if $(dry),--dry-run)
+
+bench: install ## Measure every figure of the design: [parts="candles ta store latency"] [scale=0.2]
+	@$(PY) -W ignore -m benchmarks.run $(parts) $(if $(scale),--scale $(scale))
+
+lint: install ## Check format, lint and types
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+format: install ## Format and mend what can be mended
+	@.venv/bin/ruff check --fix --quiet . || true
+	@.venv/bin/ruff format .
+
+check: lint test ## What CI runs: lint and test
+
+docs: install ## Write docs/schemas and .env.example from the code
+	@$(PY) -m docs.generate
+
 lock: | $(UV) ## Compile the hash-pinned requirement files anew
-	$(UV) pip compile $(COMPILE) --python-version 3.12 --group dev --all-extras pyproject.toml -o requirements/dev.txt
-	for s in $(SERVICES) demo; do $(UV) pip compile $(COMPILE) --python-version 3.12 --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
-.PHONY: help install lock
+	$(UV) pip compile $(COMPILE) --group dev --all-extras pyproject.toml -o requirements/dev.txt
+	for s in $(SERVICES) demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
+
+.PHONY: help install demo test query serve export notebook dev redrive bench lint format check docs lock

@@ -98,8 +98,9 @@ def redrive(
             for letter in msgspec.json.decode(value, type=list[DeadLetter]):
                 if reason is not None and letter.reason != reason:
                     continue
-                if letter.topic not in known:
-                    counts[f"skipped {letter.topic} (not a topic of ours)"] += 1
+                if letter.topic not in known or letter.partition < 0:
+                    # A frame that an exchange sent wrong never was a message; it is kept for people.
+                    counts[f"{letter.topic} {letter.reason} (not redriven: came from no topic)"] += 1
                     continue
                 counts[f"{letter.topic} {letter.reason}"] += 1
                 if not dry_run:

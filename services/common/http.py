@@ -63,6 +63,8 @@ class HttpServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            # Requests wait in the backlog until uvicorn's thread takes over, instead of being refused.
+            self._socket.listen(128)
         except OSError as error:
             self._socket.close()
             raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error

@@ -127,6 +127,12 @@ class BrokerSettings(EnvSettings):
         4_000_000, ge=1_000, le=100_000_000, description="Largest message, at both ends"
     )
     connect_timeout_s: float = Field(15.0, gt=0, le=300, description="How long to wait for a broker")
+    fetch_wait_ms: int | None = Field(
+        None,
+        ge=1,
+        le=5_000,
+        description="How long the broker may hold an idle fetch; 500, and 20 on the embedded broker",
+    )
     security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
         "plaintext", description="How the broker is spoken to"
     )

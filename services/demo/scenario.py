@@ -79,7 +79,8 @@ def synthetic(folder: Path) -> tuple[Play, Play]:
             counts[index] += len(part.times_ms)
             next_id = write_csv(part, target / f"{pair.replace('/', '-')}.csv", next_id)
         for timeframe in TIMEFRAMES:
-            for index, until_ms in enumerate((last_ms, end_ms)):
+            # The candles at the seam close with the trades that come after it.
+            for index, until_ms in enumerate((last_ms - 1, end_ms)):
                 # A week or a month that the market begins in the middle of counts from its start.
                 first_ms = floor_ms(begin_ms, timeframe)
                 count = candles_between(first_ms, until_ms, timeframe)

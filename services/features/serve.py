@@ -1,0 +1,57 @@
+"""`make serve`: the HTTP face of a store file, without broker or services, until Ctrl-C."""
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from services.common.errors import ServiceError
+from services.common.health import Health
+from services.common.http import HttpServer, build_http_app
+from services.common.metrics import Metrics
+from services.features.api import build_router
+from services.features.settings import FeaturesSettings
+from services.features.stores import open_for_reading
+from services.features.stores.location import parse_location
+
+
+def main() -> int:
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
+    parser.add_argument("--store", default="store/features.sqlite", help="path of the store")
+    parser.add_argument("--port", type=int, default=8004, help="port on 127.0.0.1; 0 takes a free one")
+    arguments = parser.parse_args()
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        settings = FeaturesSettings.load()
+        kind, path = parse_location(arguments.store)
+        # Opened here once, so that a wrong path is an error now and not at the first request.
+        open_for_reading(kind, path).close()
+        api_key = settings.api_key.get_secret_value() if settings.api_key else None
+        router = build_router(
+            lambda: open_for_reading(kind, path),
+            api_key=api_key,
+            max_rows=settings.max_rows,
+            stale_grace_s=settings.stale_grace_s,
+            clock_ms=lambda: time.time_ns() // 1_000_000,
+        )
+        # There is no stream behind it: readiness is that of a service without input.
+        app = build_http_app("features", {"store": str(Path(path))}, Health(1e9), Metrics(), [router])
+        server = HttpServer(app, "127.0.0.1", arguments.port)
+    except ServiceError as error:
+        sys.stderr.write(f"serve: {error}\n")
+        return 1
+    server.start()
+    sys.stdout.write(f"{server.url}/docs\n{server.url}/features/ta/latest?pair=BTC/USD&timeframe=1h\n")
+    sys.stdout.flush()
+    stopped.wait()
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
