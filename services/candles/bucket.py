@@ -115,6 +115,33 @@ def merge(parts: Sequence[Bucket], start_ms: int, end_ms: int) -> Bucket:
     )
 
 
+def absorb(bucket: Bucket, part: Bucket) -> None:
+    """Add the trades of `part` to those of `bucket`, in place; neither is empty."""
+    bucket.count += part.count
+    if part.open_at < bucket.open_at or (part.open_at == bucket.open_at and part.open_id < bucket.open_id):
+        bucket.open, bucket.open_at, bucket.open_id = part.open, part.open_at, part.open_id
+    if part.close_at > bucket.close_at or (
+        part.close_at == bucket.close_at and part.close_id > bucket.close_id
+    ):
+        bucket.close, bucket.close_at, bucket.close_id = part.close, part.close_at, part.close_id
+    if part.high > bucket.high:
+        bucket.high = part.high
+    if part.low < bucket.low:
+        bucket.low = part.low
+    bucket.volume, bucket.volume_rest = _add(bucket.volume, bucket.volume_rest, part.volume, part.volume_rest)
+    bucket.buy, bucket.buy_rest = _add(bucket.buy, bucket.buy_rest, part.buy, part.buy_rest)
+    bucket.quote, bucket.quote_rest = _add(bucket.quote, bucket.quote_rest, part.quote, part.quote_rest)
+
+
+def _add(a: float, a_rest: float, b: float, b_rest: float) -> tuple[float, float]:
+    """Sum of two numbers of two doubles each (Knuth's two-sum; Dekker 1971)."""
+    total = a + b
+    shift = total - a
+    rest = (a - (total - shift)) + (b - shift) + (a_rest + b_rest)
+    high = total + rest
+    return high, rest - (high - total)
+
+
 def empty(start_ms: int, end_ms: int, price: float) -> Bucket:
     """An interval without trades, flat at `price`."""
     return Bucket(start_ms, end_ms, 0, price, 0, 0, price, price, price, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -66,10 +66,10 @@ class CandlesStep:
                 raise ContractError("future_event", f"heartbeat stamped {message.timestamp_ms}")
             applied = candles.heartbeat(message.timestamp_ms)
         else:
-            trades, indexes = self._decode(message, limit_ms, result)
+            trades, indexes, times = self._decode(message, limit_ms, result)
             if not trades:
                 return result
-            applied = candles.trades(trades)
+            applied = candles.trades(trades, times)
             result.rows_in = len(trades)
             for index, error in applied.late:
                 origin = index if indexes is None else indexes[index]
@@ -82,14 +82,18 @@ class CandlesStep:
 
     def _decode(
         self, message: Message, limit_ms: int, result: StepResult
-    ) -> tuple[list[Any], list[int] | None]:
-        """The good trades and, when some were refused, the index in the message of each."""
+    ) -> tuple[list[Any], list[int] | None, list[int] | None]:
+        """The good trades; the index in the message of each when some were refused; their times."""
         try:
             trades = row_decoder(Trade, message.key).decode(message.value)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            trades = None
-        if trades is not None and self._plausible(trades, limit_ms):
-            return trades, None
+            trades = []
+        if trades:
+            times = [trade.event_time_ms for trade in trades]
+            # The whole columns at once: no trade is stamped ahead of any receipt, or of now.
+            oldest_receipt: int = min([trade.received_at_ms for trade in trades])
+            if max(times) <= min(oldest_receipt + MAX_CLOCK_SKEW_MS, limit_ms):
+                return trades, None, times
 
         def check(trade: Any) -> None:
             check_trade(trade)
@@ -99,15 +103,7 @@ class CandlesStep:
         good, refused = decode_rows(Trade, message.key, message.value, check)
         result.refused += refused
         bad = {index for index, _, _ in refused}
-        return good, [i for i in range(len(good) + len(bad)) if i not in bad]
-
-    def _plausible(self, trades: list[Any], limit_ms: int) -> bool:
-        """Whether no trade is stamped ahead of its receipt or of now; may say no to a good batch."""
-        if not trades:
-            return True
-        newest: int = max([trade.event_time_ms for trade in trades])
-        oldest_receipt: int = min([trade.received_at_ms for trade in trades])
-        return newest <= oldest_receipt + MAX_CLOCK_SKEW_MS and newest <= limit_ms
+        return good, [i for i in range(len(good) + len(bad)) if i not in bad], None
 
     def _send(self, applied: Applied, exchange: str, pair: str, result: StepResult) -> None:
         for timeframe in self._timeframes:

@@ -22,13 +22,11 @@ class SeenIds:
         index = bisect_right(self.ranges, (trade_id, 2**63)) - 1
         return index >= 0 and trade_id <= self.ranges[index][1]
 
-    def is_new_run(self, first: int, last: int, count: int) -> bool:
-        """Whether ids `first` … `last`, `count` of them and ascending, are one run after all others.
+    def is_new_run(self, first: int, last: int) -> bool:
+        """Whether the ids `first` … `last` all come after those seen so far.
 
-        If so it is noted, and the caller need not look at the ids one by one.
+        If so they are noted, and the caller need not look at them one by one.
         """
-        if last - first != count - 1:
-            return False
         if not self.ranges:
             self.ranges.append((first, last))
             return True

@@ -9,12 +9,12 @@ are cut into batches: a candle's revision is the number of trades that came afte
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import msgspec
 
-from services.candles.bucket import Bucket, empty, merge, of_trades
+from services.candles.bucket import Bucket, absorb, empty, merge, of_trades
 from services.candles.seen import SeenIds
 from services.common.errors import ContractError
 from services.common.timeframes import MINUTE_MS, PARENT_OF, TIMEFRAMES, floor_ms, next_ms
@@ -101,15 +101,20 @@ class PairCandles:
             self._close(applied, dirty={})
         return applied
 
-    def trades(self, trades: Sequence[Any]) -> Applied:
-        """Apply a batch of trades (`messages.Trade`), in the order in which they came."""
+    def trades(self, trades: Sequence[Any], times: list[int] | None = None) -> Applied:
+        """Apply a batch of trades (`messages.Trade`), in the order in which they came.
+
+        `times` are their event times, for a caller that has them already.
+        """
         applied = Applied()
-        times = [trade.event_time_ms for trade in trades]
+        if times is None:
+            times = [trade.event_time_ms for trade in trades]
         ids = [trade.trade_id for trade in trades]
         fresh: Sequence[Any] = trades
         indexes: Sequence[int] = range(len(trades))
-        in_order = sorted(ids) == ids and len(set(ids)) == len(ids)
-        if not (in_order and self._seen.is_new_run(ids[0], ids[-1], len(ids))):
+        first_id = ids[0]
+        in_order = ids == list(range(first_id, first_id + len(ids)))
+        if not (in_order and self._seen.is_new_run(first_id, ids[-1])):
             indexes = [index for index, trade_id in enumerate(ids) if self._seen.add(trade_id)]
             applied.duplicates = len(trades) - len(indexes)
             if not indexes:
@@ -117,7 +122,8 @@ class PairCandles:
             if applied.duplicates:
                 fresh = [trades[index] for index in indexes]
                 times = [times[index] for index in indexes]
-        if not in_order or sorted(times) != times:
+        ascending = in_order or all(a < b for a, b in pairwise(ids))
+        if not ascending or sorted(times) != times:
             if self._touches_closed(times):
                 self._one_by_one(fresh, indexes, applied)
                 return applied
@@ -156,15 +162,18 @@ class PairCandles:
             if timeframe != "1m":
                 made[timeframe] = _roll_up(made[PARENT_OF[timeframe]], timeframe)
             frame = self._state.frames[timeframe]
+            buckets = frame.buckets
             for part in made[timeframe]:
-                known = frame.buckets.get(part.start_ms)
-                if known is None:
-                    # The same bucket may stand in several timeframes only as long as nobody writes.
-                    frame.buckets[part.start_ms] = msgspec.structs.replace(part)
-                else:
-                    frame.buckets[part.start_ms] = merge((known, part), part.start_ms, part.end_ms)
-                if frame.cursor is None or part.start_ms < frame.cursor:
-                    frame.cursor = part.start_ms
+                # A part keeps the interval of the shorter timeframe that it came from.
+                start_ms = floor_ms(part.start_ms, timeframe)
+                known = buckets.get(start_ms)
+                if known is not None:
+                    absorb(known, part)
+                    continue
+                end_ms = next_ms(start_ms, timeframe)
+                buckets[start_ms] = msgspec.structs.replace(part, start_ms=start_ms, end_ms=end_ms)
+                if frame.cursor is None or start_ms < frame.cursor:
+                    frame.cursor = start_ms
 
     def _one_by_one(self, trades: Sequence[Any], indexes: Sequence[int], applied: Applied) -> None:
         """The careful way: some trade comes after its interval closed."""
@@ -271,7 +280,9 @@ class PairCandles:
 
 
 def _roll_up(parts: list[Bucket], timeframe: str) -> list[Bucket]:
-    """Merge the buckets of a shorter timeframe, ascending, into those of a longer one."""
+    """Merge those buckets of a shorter timeframe, ascending, that share an interval of a longer one."""
+    if len(parts) == 1:
+        return parts
     rolled: list[Bucket] = []
     begin = 0
     while begin < len(parts):
@@ -280,10 +291,6 @@ def _roll_up(parts: list[Bucket], timeframe: str) -> list[Bucket]:
         end = begin + 1
         while end < len(parts) and parts[end].start_ms < end_ms:
             end += 1
-        group = parts[begin:end]
-        if len(group) == 1:
-            rolled.append(msgspec.structs.replace(group[0], start_ms=start_ms, end_ms=end_ms))
-        else:
-            rolled.append(merge(group, start_ms, end_ms))
+        rolled.append(parts[begin] if end - begin == 1 else merge(parts[begin:end], start_ms, end_ms))
         begin = end
     return rolled

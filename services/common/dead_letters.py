@@ -10,12 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from services.common.errors import BrokerUnavailableError, ContractError, ServiceError
 from services.common.messages import SCHEMA_HEADER, DeadLetter, encode
 from services.common.settings import BrokerSettings
-from services.common.topics import TOPICS, ensure_topics
+from services.common.topics import TOPICS, ensure_topics, letter_bytes, producer_config
 
 #: Set on redriven messages, so that logs and readers can tell them from first deliveries.
 REDRIVEN_HEADER = "redriven_from"
@@ -63,8 +63,10 @@ def redrive(
 ) -> Counter[str]:
     """Send the dead letters that were not redriven yet to their topics; counts by ``topic reason``.
 
-    Letters of the same position are sent once. With `reason`, the others stay for a later run only if
-    they come after the last one sent: progress is one offset a partition. `dry_run` only counts.
+    Letters that were made since it began wait for the next run: a message that is refused again would
+    be sent again without end. Letters of the same position are sent once. With `reason`, the others stay
+    for a later run only if they come after the last one sent: progress is one offset a partition.
+    `dry_run` only counts. Raises `BrokerUnavailableError`, `TopicError`.
     """
     ensure_topics(settings, ("dead_letters",))
     config = settings.client_config()
@@ -74,14 +76,18 @@ def redrive(
             "group.id": f"redrive{settings.topic_suffix}" + (f"-{reason}" if reason else ""),
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
+            "fetch.message.max.bytes": letter_bytes(settings),
             **({"session.timeout.ms": 2000, "heartbeat.interval.ms": 300} if settings.embedded else {}),
         }
     )
-    producer = Producer({**config, "enable.idempotence": True})
+    producer = Producer({**config, **producer_config(settings)})
     known = {settings.topic(name) for name in TOPICS}
     counts: Counter[str] = Counter()
     seen: set[bytes] = set()
     failures: list[str] = []
+    done: dict[int, int] = {}
+    ended: set[int] = set()
+    began_ms = time.time_ns() // 1_000_000
     consumer.subscribe([settings.topic("dead_letters")])
     # The first wait covers joining the group.
     quiet_until = time.monotonic() + idle_s + (5 if settings.embedded else 15)
@@ -90,12 +96,17 @@ def redrive(
             message = consumer.poll(0.2)
             if message is None or message.error():
                 continue
+            partition, position, value = message.partition(), message.key() or b"", message.value()
+            letters = msgspec.json.decode(value, type=list[DeadLetter]) if value is not None else []
+            if partition in ended or any(letter.dead_at_ms >= began_ms for letter in letters):
+                ended.add(partition)
+                continue
             quiet_until = time.monotonic() + idle_s
-            position, value = message.key() or b"", message.value()
-            if value is None or position in seen:
+            done[partition] = message.offset() + 1
+            if position in seen:
                 continue
             seen.add(position)
-            for letter in msgspec.json.decode(value, type=list[DeadLetter]):
+            for letter in letters:
                 if reason is not None and letter.reason != reason:
                     continue
                 if letter.topic not in known or letter.partition < 0:
@@ -104,29 +115,38 @@ def redrive(
                     continue
                 counts[f"{letter.topic} {letter.reason}"] += 1
                 if not dry_run:
-                    producer.produce(
-                        letter.topic,
-                        key=letter.key,
-                        value=letter.value,
-                        timestamp=letter.timestamp_ms,
-                        headers=[
-                            (REDRIVEN_HEADER, position),
-                            *(
-                                [(SCHEMA_HEADER, letter.schema_version.encode())]
-                                if letter.schema_version is not None
-                                else []
-                            ),
-                        ],
-                        on_delivery=lambda error, _: failures.append(str(error)) if error else None,
-                    )
+                    _send(producer, letter, position, failures)
         if not dry_run:
             if producer.flush(30) or failures:
                 raise BrokerUnavailableError(f"not all letters were delivered: {failures[:3]}")
-            if seen:
-                consumer.commit(asynchronous=False)
+            if done:
+                topic = settings.topic("dead_letters")
+                offsets = [TopicPartition(topic, partition, offset) for partition, offset in done.items()]
+                consumer.commit(offsets=offsets, asynchronous=False)
     finally:
         consumer.close()
     return counts
+
+
+def _send(producer: Producer, letter: DeadLetter, position: bytes, failures: list[str]) -> None:
+    headers: list[tuple[str, bytes]] = [(REDRIVEN_HEADER, position)]
+    if letter.schema_version is not None:
+        headers.append((SCHEMA_HEADER, letter.schema_version.encode()))
+    while True:
+        try:
+            producer.produce(
+                letter.topic,
+                key=letter.key,
+                value=letter.value,
+                timestamp=letter.timestamp_ms,
+                headers=headers,
+                on_delivery=lambda error, _: failures.append(str(error)) if error else None,
+            )
+        except BufferError:
+            producer.poll(1)
+        else:
+            producer.poll(0)
+            return
 
 
 def main() -> int:

@@ -58,6 +58,11 @@ class Health:
             moved_at = now if moved or known is None else known.moved_at
             self._progress[topic, partition] = _Progress(position, lag, moved_at)
 
+    def forget_partition(self, topic: str, partition: int) -> None:
+        """The partition is another consumer's now; what waits in it is not ours to judge."""
+        with self._lock:
+            self._progress.pop((topic, partition), None)
+
     def not_live(self) -> list[str]:
         """Why the process should be restarted; empty when it is live."""
         now = self.clock()
@@ -95,6 +100,7 @@ def read_statistics(text: str, health: Health) -> dict[tuple[str, int], int]:
         for name, of_partition in of_topic.get("partitions", {}).items():
             position = of_partition.get("app_offset", -1)
             if int(name) < 0 or of_partition.get("fetch_state") != "active":
+                health.forget_partition(topic, int(name))
                 continue
             lag = max(0, of_partition.get("consumer_lag_stored", -1), of_partition.get("consumer_lag", -1))
             health.partition(topic, int(name), position, lag)
@@ -102,4 +108,7 @@ def read_statistics(text: str, health: Health) -> dict[tuple[str, int], int]:
     group = statistics.get("cgrp", {})
     assigned = group.get("assignment_size", 0)
     health.require("partitions", None if assigned else "none assigned (starting, or a spare replica)")
+    # The group keeps its partitions until the session times out, so it does not tell this soon.
+    reachable = any(of_broker.get("state") == "UP" for of_broker in statistics.get("brokers", {}).values())
+    health.require("broker", None if reachable else "cannot be reached")
     return lags

@@ -1,6 +1,7 @@
 """`run_service`: the whole of our framework. HTTP in a thread, the stream in the main thread."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ def run_service[S: ServiceSettings](
         app = build_http_app(service, shown, health, context.metrics, context.routers)
         server = HttpServer(app, settings.http_host, settings.http_port)
         server.start()
+        # What was imported stays; looking through it again and again only costs time.
+        gc.freeze()
         pipeline.run()
     except SettingsError as error:
         logger.error("{}", error)

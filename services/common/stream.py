@@ -21,27 +21,11 @@ from services.common.errors import ContractError
 from services.common.health import read_statistics
 from services.common.messages import SCHEMA_HEADER, Headers, check_version, header
 from services.common.runner import Context
-from services.common.settings import BrokerSettings, ServiceSettings
+from services.common.settings import ServiceSettings
 from services.common.topics import ensure_topics, topic_config
+from services.common.topics import producer_config as producer_config
 
 STATISTICS_INTERVAL_MS = 2_000
-
-
-def producer_config(broker: BrokerSettings) -> dict[str, Any]:
-    """What every producer of ours adds to librdkafka's configuration."""
-    config: dict[str, Any] = {
-        # No duplicates and no reordering by retries; Quix sets it too, but progress relies on it.
-        "enable.idempotence": True,
-        "linger.ms": 0,
-        "message.max.bytes": broker.max_message_bytes,
-        "queue.buffering.max.kbytes": 65_536,
-        "compression.type": "lz4",
-    }
-    if broker.embedded:
-        # It reports a wrong high watermark after a batch of several records, which makes stateful
-        # applications refuse to restart; our messages are batches of rows already.
-        config["batch.num.messages"] = 1
-    return config
 
 
 class State(Protocol):

@@ -10,7 +10,9 @@
 A heartbeat says: the exchange is alive and nothing traded up to the message's Kafka timestamp.
 """
 
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -42,6 +44,11 @@ TOPICS: dict[str, TopicSpec] = {
 }
 
 
+def letter_bytes(settings: BrokerSettings) -> int:
+    """Largest dead letter: a whole message in base64, and what is said of it."""
+    return settings.max_message_bytes * 4 // 3 + 100_000
+
+
 def topic_config(name: str, settings: BrokerSettings) -> dict[str, str]:
     """Broker-side configuration of the topic `name` (without its suffix)."""
     spec = TOPICS[name]
@@ -54,8 +61,28 @@ def topic_config(name: str, settings: BrokerSettings) -> dict[str, str]:
         "cleanup.policy": "delete",
         # Heartbeats say their time in the message's timestamp, so the broker must not replace it.
         "message.timestamp.type": "CreateTime",
-        "max.message.bytes": str(settings.max_message_bytes),
+        "max.message.bytes": str(
+            letter_bytes(settings) if name == "dead_letters" else settings.max_message_bytes
+        ),
     }
+
+
+def producer_config(settings: BrokerSettings) -> dict[str, Any]:
+    """What every producer of ours adds to librdkafka's configuration."""
+    config: dict[str, Any] = {
+        # No duplicates and no reordering by retries; Quix sets it too, but progress relies on it.
+        "enable.idempotence": True,
+        "linger.ms": 0,
+        # The topics hold their own, smaller limit.
+        "message.max.bytes": letter_bytes(settings),
+        "queue.buffering.max.kbytes": 65_536,
+        "compression.type": "lz4",
+    }
+    if settings.embedded:
+        # It reports a wrong high watermark after a batch of several records, which makes stateful
+        # applications refuse to restart; our messages are batches of rows already.
+        config["batch.num.messages"] = 1
+    return config
 
 
 def ensure_topics(settings: BrokerSettings, names: tuple[str, ...]) -> None:
@@ -64,11 +91,14 @@ def ensure_topics(settings: BrokerSettings, names: tuple[str, ...]) -> None:
     The partition of a key, and with it all state, follows from the number of partitions, so a topic
     with a different one must not be used silently. Raises `BrokerUnavailableError`, `TopicError`.
     """
-    admin = AdminClient({**settings.client_config(), "socket.timeout.ms": 10_000})
+    admin = AdminClient(
+        {**settings.client_config(), "socket.timeout.ms": 10_000}, logger=logging.getLogger("librdkafka")
+    )
     wanted = {settings.topic(name): name for name in names}
     try:
         existing = admin.list_topics(timeout=settings.connect_timeout_s).topics
     except KafkaException as error:
+        admin.poll(0)  # hands what librdkafka knows of the reason to the log
         raise BrokerUnavailableError(
             f"no broker answers at {settings.brokers}; start one with `make up cluster=messagebus`, "
             f"or set KAFKA_BROKERS ({error.args[0].str()})"

@@ -10,8 +10,17 @@ import numpy as np
 from services.common.columns import INDICATOR_NAMES
 from services.common.errors import ContractError
 from services.common.messages import TaRow
-from services.ta.history import BLOCK, COLUMNS, INTEGERS, WARM, Array, History
-from services.ta.indicators import INPUTS, OBV_POSITION, Indicator, compute
+from services.ta.history import (
+    BLOCK,
+    COLUMNS,
+    INTEGERS,
+    WARM,
+    WINDOW_BLOCK,
+    WINDOW_WARM,
+    Array,
+    History,
+)
+from services.ta.indicators import INPUTS, OBV, POSITION, Indicator, compute
 
 _WIDTH = len(INDICATOR_NAMES)
 #: Columns of the history that a row repeats, in the order of the contract.
@@ -33,7 +42,11 @@ class Engine:
     """Computes the chosen indicators over histories."""
 
     def __init__(self, indicators: tuple[Indicator, ...]) -> None:
-        self._indicators = indicators
+        self._with_obv = OBV in indicators
+        recursive = tuple(i for i in indicators if i.recursive)
+        windowed = tuple(i for i in indicators if not i.recursive and i is not OBV)
+        #: Indicators, how many candles they see before a block, and how long a block is.
+        self._passes = ((recursive, WARM, BLOCK), (windowed, WINDOW_WARM, WINDOW_BLOCK))
 
     def apply(self, history: History, candles: Sequence[Any]) -> Computed:
         """Add the candles of one series, in the order in which they came, to its history.
@@ -90,34 +103,40 @@ class Engine:
         done.rows += [msgspec.structs.replace(row, closed=False) for row in rows]
 
     def _rows(self, history: History, begin: int, end: int, labels: Any) -> list[Any]:
-        """Rows of the candles `begin` … `end` - 1, block by block."""
-        rows: list[Any] = []
-        while begin < end:
-            stop = min(end, (begin // BLOCK + 1) * BLOCK)
-            window = _window_start(begin)
-            columns = {name: history.column(name, window, stop) for name in INPUTS}
-            values = compute(self._indicators, columns)
-            _continue_obv(history, values, window, begin, stop)
-            rows += _build(history, values[begin - window :], begin, stop, labels)
-            begin = stop
-        return rows
+        """Rows of the candles `begin` … `end` - 1."""
+        values = np.full((_WIDTH, end - begin), np.nan)
+        for indicators, warm, block in self._passes:
+            at = begin
+            while at < end:
+                stop = min(end, (at // block + 1) * block)
+                window = max(0, at // block * block - warm)
+                columns = {name: history.column(name, window, stop) for name in INPUTS}
+                compute(indicators, columns, values[:, at - begin : stop - begin])
+                at = stop
+        obv = _continue_obv(history, begin, end)
+        if self._with_obv:
+            values[POSITION["obv"]] = obv
+        return _build(history, values.T, begin, end, labels)
 
 
 def _window_start(index: int) -> int:
-    """Where the arrays begin over which the indicators of candle `index` are computed."""
+    """Where the longest arrays begin that the candle `index` is computed over."""
     return max(0, index // BLOCK * BLOCK - WARM)
 
 
-def _continue_obv(history: History, values: Array, window: int, begin: int, stop: int) -> None:
-    """Turn the array's own running total into the series' one, and keep it in the history."""
-    obv = values[:, OBV_POSITION]
-    if np.isnan(obv[-1]):
-        history.column("obv", begin, stop)[:] = 0.0
-        return
-    if window:
-        obv += history.column("obv", window, window + 1)[0] - obv[0]
-    history.column("obv", begin, stop)[:] = obv[begin - window :]
+def _continue_obv(history: History, begin: int, end: int) -> Array:
+    """On-balance volume of the candles `begin` … `end` - 1, kept in the history.
+
+    TA-Lib begins with the first volume; with the total so far in its place it goes on from there.
+    """
+    start = max(0, begin - 1)
+    volume = history.column("volume", start, end).copy()
+    if begin:
+        volume[0] = history.column("obv", start, begin)[0]
+    obv: Array = OBV.function(history.column("close", start, end), volume)[begin - start :]
+    history.column("obv", begin, end)[:] = obv
     history.touch(begin)
+    return obv
 
 
 def _build(history: History, values: Array, begin: int, stop: int, labels: Any) -> list[Any]:

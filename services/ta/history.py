@@ -33,12 +33,15 @@ INTEGERS = ("start_ms", "end_ms", "trade_count", "revision")
 #: Candles in one chunk of state.
 CHUNK = 8
 CHUNK_BYTES = 8 + CHUNK * len(COLUMNS) * 8
-#: Candles an indicator sees before the first one it is computed for. Wilder's smoothing forgets at
-#: (n - 1) / n a candle: RSI 28, the slowest, has forgotten all but 7e-13 after this many.
+#: Candles that a recursive indicator sees before the first one it is computed for. Wilder's smoothing
+#: forgets at (n - 1) / n a candle: RSI 28, the slowest, has forgotten all but 7e-13 after this many.
 WARM = 768
-#: Indicators are computed over arrays that begin `WARM` before a multiple of this, so that a value
-#: depends on the candle's place in the series only and not on how candles were batched.
+#: Arrays begin `WARM` before a multiple of this, so that a value depends on the candle's place in the
+#: series only and not on how candles were batched.
 BLOCK = 256
+#: The same for indicators over a window, the longest of which is 52 candles. Divides `BLOCK`.
+WINDOW_WARM = 64
+WINDOW_BLOCK = 128
 #: Further back than the two together, candles can still be corrected for this many.
 CORRECTABLE = 256
 #: Candles kept; a multiple of `CHUNK`.

@@ -6,6 +6,7 @@ parameters. To add one: a line here and a column there; a test holds the two tog
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,22 @@ class Indicator:
     function: Callable[..., Any]
     inputs: tuple[str, ...]
     parameters: Mapping[str, int] = field(default_factory=dict)
+    #: Whether a value depends on all candles before it, fading, rather than on a window of them.
+    recursive: bool = False
+
+
+def _plain(function: Callable[..., Any]) -> Any:
+    """The function inside the wrapper that lets TA-Lib accept data frames, which costs as much as it."""
+    return unwrap(function)
+
+
+_midprice = _plain(talib.MIDPRICE)
 
 
 def _ichimoku_span_a(high: Array, low: Array) -> Array:
     """Mean of the 9 and the 26 mid-ranges."""
-    return (talib.MIDPRICE(high, low, 9) + talib.MIDPRICE(high, low, 26)) / 2
+    mean: Array = (_midprice(high, low, 9) + _midprice(high, low, 26)) / 2
+    return mean
 
 
 def _log_return(close: Array, periods: int) -> Array:
@@ -73,50 +85,54 @@ def _flow_imbalance(volume: Array, buy_volume: Array, periods: int) -> Array:
 HLC = ("high", "low", "close")
 CLOSE = ("close",)
 
+#: The one running total; `engine` carries it from batch to batch.
+OBV = Indicator(("obv",), _plain(talib.OBV), ("close", "volume"))
+
 TABLE: tuple[Indicator, ...] = (
-    *(Indicator((f"rsi_{n}",), talib.RSI, CLOSE, {"timeperiod": n}) for n in (9, 14, 21, 28)),
+    *(Indicator((f"rsi_{n}",), _plain(talib.RSI), CLOSE, {"timeperiod": n}, True) for n in (9, 14, 21, 28)),
     Indicator(
         ("macd", "macd_signal", "macd_hist"),
-        talib.MACD,
+        _plain(talib.MACD),
         CLOSE,
         {"fastperiod": 12, "slowperiod": 26, "signalperiod": 9},
+        recursive=True,
     ),
     Indicator(
         ("bb_upper", "bb_middle", "bb_lower"),
-        talib.BBANDS,
+        _plain(talib.BBANDS),
         CLOSE,
         {"timeperiod": 20, "nbdevup": 2, "nbdevdn": 2},
     ),
     Indicator(
         ("stochrsi_k", "stochrsi_d"),
-        talib.STOCHRSI,
+        _plain(talib.STOCHRSI),
         CLOSE,
         {"timeperiod": 14, "fastk_period": 5, "fastd_period": 3},
+        recursive=True,
     ),
-    Indicator(("adx_14",), talib.ADX, HLC, {"timeperiod": 14}),
-    Indicator(("mfi_14",), talib.MFI, (*HLC, "volume"), {"timeperiod": 14}),
-    Indicator(("atr_14",), talib.ATR, HLC, {"timeperiod": 14}),
-    Indicator(("roc_6",), talib.ROC, CLOSE, {"timeperiod": 6}),
-    *(Indicator((f"sma_{n}",), talib.SMA, CLOSE, {"timeperiod": n}) for n in (7, 14, 21, 28)),
-    *(Indicator((f"ema_{n}",), talib.EMA, CLOSE, {"timeperiod": n}) for n in (7, 14, 21, 28)),
-    Indicator(("volume_ema_10",), talib.EMA, ("volume",), {"timeperiod": 10}),
-    # A running total: `engine` adds what came before the array.
-    Indicator(("obv",), talib.OBV, ("close", "volume")),
-    Indicator(("ichimoku_conversion",), talib.MIDPRICE, ("high", "low"), {"timeperiod": 9}),
-    Indicator(("ichimoku_base",), talib.MIDPRICE, ("high", "low"), {"timeperiod": 26}),
+    Indicator(("adx_14",), _plain(talib.ADX), HLC, {"timeperiod": 14}, True),
+    Indicator(("mfi_14",), _plain(talib.MFI), (*HLC, "volume"), {"timeperiod": 14}),
+    Indicator(("atr_14",), _plain(talib.ATR), HLC, {"timeperiod": 14}, True),
+    Indicator(("roc_6",), _plain(talib.ROC), CLOSE, {"timeperiod": 6}),
+    *(Indicator((f"sma_{n}",), _plain(talib.SMA), CLOSE, {"timeperiod": n}) for n in (7, 14, 21, 28)),
+    *(Indicator((f"ema_{n}",), _plain(talib.EMA), CLOSE, {"timeperiod": n}, True) for n in (7, 14, 21, 28)),
+    Indicator(("volume_ema_10",), _plain(talib.EMA), ("volume",), {"timeperiod": 10}, True),
+    OBV,
+    Indicator(("ichimoku_conversion",), _plain(talib.MIDPRICE), ("high", "low"), {"timeperiod": 9}),
+    Indicator(("ichimoku_base",), _plain(talib.MIDPRICE), ("high", "low"), {"timeperiod": 26}),
     Indicator(("ichimoku_span_a",), _ichimoku_span_a, ("high", "low")),
-    Indicator(("ichimoku_span_b",), talib.MIDPRICE, ("high", "low"), {"timeperiod": 52}),
+    Indicator(("ichimoku_span_b",), _plain(talib.MIDPRICE), ("high", "low"), {"timeperiod": 52}),
     Indicator(
         ("stoch_k", "stoch_d"),
-        talib.STOCH,
+        _plain(talib.STOCH),
         HLC,
         {"fastk_period": 14, "slowk_period": 3, "slowd_period": 3},
     ),
-    Indicator(("cci_20",), talib.CCI, HLC, {"timeperiod": 20}),
-    Indicator(("willr_14",), talib.WILLR, HLC, {"timeperiod": 14}),
+    Indicator(("cci_20",), _plain(talib.CCI), HLC, {"timeperiod": 20}),
+    Indicator(("willr_14",), _plain(talib.WILLR), HLC, {"timeperiod": 14}),
     # TA-Lib returns the down line first.
-    Indicator(("aroon_down_14", "aroon_up_14"), talib.AROON, ("high", "low"), {"timeperiod": 14}),
-    Indicator(("trix_15",), talib.TRIX, CLOSE, {"timeperiod": 15}),
+    Indicator(("aroon_down_14", "aroon_up_14"), _plain(talib.AROON), ("high", "low"), {"timeperiod": 14}),
+    Indicator(("trix_15",), _plain(talib.TRIX), CLOSE, {"timeperiod": 15}, True),
     *(Indicator((f"log_return_{n}",), _log_return, CLOSE, {"periods": n}) for n in (1, 5, 20)),
     Indicator(("realized_vol_20",), _realized_volatility, CLOSE, {"periods": 20}),
     Indicator(("flow_imbalance_1",), _flow_imbalance, ("volume", "buy_volume"), {"periods": 1}),
@@ -132,22 +148,21 @@ def choose(names: tuple[str, ...]) -> tuple[Indicator, ...]:
     return tuple(indicator for indicator in TABLE if set(indicator.outputs) & set(names))
 
 
-def compute(indicators: tuple[Indicator, ...], columns: Mapping[str, Array]) -> Array:
-    """Matrix (n, len(INDICATOR_NAMES)) of the indicators over n candles; NaN until warm or not chosen.
+def compute(indicators: tuple[Indicator, ...], columns: Mapping[str, Array], out: Array) -> None:
+    """Write the indicators' last values over n candles into their rows of `out`.
 
-    `columns` holds contiguous arrays of length n for `INPUTS`.
+    `columns` holds contiguous arrays of length n for `INPUTS`; `out` has the shape
+    (len(INDICATOR_NAMES), m) with m up to n. NaN until warm; rows of other indicators stay as they are.
     """
-    length = len(columns["close"])
-    # Written row by row, read as columns: TA-Lib's results are contiguous.
-    out = np.full((len(INDICATOR_NAMES), length), np.nan)
+    kept = out.shape[1]
     for indicator in indicators:
-        results = indicator.function(*(columns[name] for name in indicator.inputs), **indicator.parameters)
+        results = indicator.function(*[columns[name] for name in indicator.inputs], **indicator.parameters)
         if len(indicator.outputs) == 1:
-            results = (results,)
-        for name, values in zip(indicator.outputs, results, strict=True):
-            out[_POSITION[name]] = values
-    return out.T
+            out[POSITION[indicator.outputs[0]]] = results[-kept:]
+        else:
+            for name, values in zip(indicator.outputs, results, strict=True):
+                out[POSITION[name]] = values[-kept:]
 
 
-_POSITION = {name: position for position, name in enumerate(INDICATOR_NAMES)}
-OBV_POSITION = _POSITION["obv"]
+#: Row of each indicator column in what `compute` writes.
+POSITION = {name: position for position, name in enumerate(INDICATOR_NAMES)}
