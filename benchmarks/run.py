@@ -183,7 +183,8 @@ def _run_store(table: Table, bench: Bench, name: str, folder: Path, trades: int,
         stored = total(features.metrics(), "rows_in_total")
         if done >= trades and upstream[0] == upstream[1] == stored:
             break
-        time.sleep(0.1)
+        # Looking costs the services some milliseconds each time.
+        time.sleep(0.3)
     elapsed = time.monotonic() - (began or 0.0)
     cpu = " ".join(
         f"{s.name} {(s.metrics()['process_cpu_seconds_total'] - cpu_before[s.name]) / trades * 1e6:.2f}"

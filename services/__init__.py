@@ -1,4 +1,4 @@
-"""Crypto Price Predictor: small streaming services that turn trades and news into features."""
+"""Crypto Price Predictor: small streaming services that turn trades into features."""
 
 import warnings
 

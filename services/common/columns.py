@@ -49,7 +49,7 @@ CANDLE_COLUMNS: tuple[Column, ...] = (
     Column("buy_volume", "float", "base", "Quantity bought by takers"),
     Column("trade_count", "int", "count", "Number of trades"),
     Column("closed", "bool", "none", "False for an update of a candle that is still open"),
-    Column("revision", "int", "count", "0 when first closed, one more for each correction"),
+    Column("revision", "int", "count", "Trades that came after the candle had closed"),
 )
 
 INDICATOR_COLUMNS: tuple[Column, ...] = (

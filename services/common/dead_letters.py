@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -54,7 +55,11 @@ def dead_letter(
         timestamp_ms=timestamp_ms,
         dead_at_ms=time.time_ns() // 1_000_000,
     )
-    position = f"{topic}/{partition}/{offset}" + ("" if row is None else f"/{row}")
+    if partition < 0:
+        # Never was a message: nothing can deliver it twice, and each is a letter of its own.
+        position = f"{service}/{uuid4()}"
+    else:
+        position = f"{topic}/{partition}/{offset}" + ("" if row is None else f"/{row}")
     return position.encode(), encode([letter])
 
 

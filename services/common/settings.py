@@ -110,9 +110,7 @@ class BrokerSettings(EnvSettings):
     model_config = SettingsConfigDict(env_prefix="KAFKA_")
 
     brokers: str = Field("localhost:19092", description="Bootstrap servers, host:port, comma-separated")
-    embedded: bool = Field(
-        False, description="The bus is the embedded broker: short time-outs, few partitions"
-    )
+    embedded: bool = Field(False, description="The bus is the embedded broker, which needs other time-outs")
     partitions: int = Field(12, ge=1, le=1000, description="Partitions of every topic")
     replication_factor: int = Field(1, ge=1, le=9, description="Copies of every partition")
     topic_suffix: str = Field(

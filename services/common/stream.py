@@ -6,7 +6,7 @@ what breaks the contract and routes it to the dead letters, so that no bad messa
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from time import time
+from time import time, time_ns
 from typing import Any, NamedTuple, Protocol
 
 from loguru import logger
@@ -177,6 +177,9 @@ class Stream:
             stream = stream.set_headers(
                 lambda output, _k, _t, headers: [] if output.topic == "dead_letters" else headers
             )
+            # A heartbeat of a replay is stamped with its own time, perhaps years ago. What comes of it
+            # must not be: brokers delete by timestamp.
+            stream = stream.set_timestamp(lambda _o, _k, _t, _h: time_ns() // 1_000_000)
             stream.to_topic(
                 lambda output, _k, _t, _h: self._topics[output.topic], key=lambda output: output.key
             )

@@ -100,10 +100,10 @@ def ensure_topics(settings: BrokerSettings, names: tuple[str, ...]) -> None:
     except KafkaException as error:
         admin.poll(0)  # hands what librdkafka knows of the reason to the log
         raise BrokerUnavailableError(
-            f"no broker answers at {settings.brokers}; start one with `make up cluster=messagebus`, "
-            f"or set KAFKA_BROKERS ({error.args[0].str()})"
+            f"no broker answers at {settings.brokers}; set KAFKA_BROKERS, or start one to try things "
+            f"with `python -m services.common.broker` ({error.args[0].str()})"
         ) from error
-    for full_name in wanted.keys() & existing.keys():
+    for full_name in sorted(wanted.keys() & existing.keys()):
         partitions = len(existing[full_name].partitions)
         if partitions not in (0, settings.partitions):
             raise TopicError(

@@ -19,6 +19,8 @@ from services.common.settings import BrokerSettings
 SERVICES = ("trades", "candles", "ta", "features")
 ROOT = Path(__file__).resolve().parent.parent
 POLL_S = 0.5
+#: How the embedded broker calls itself; another `make dev` may have started it.
+EMBEDDED_CLUSTER = "tansu_cluster"
 
 
 def main() -> int:
@@ -33,15 +35,16 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         brokers = BrokerSettings.load(env_file=env_file).brokers
-        up = broker_answers(brokers)
-        with nullcontext() if up else EmbeddedBroker(int(brokers.rpartition(":")[2])) as embedded:
+        cluster = cluster_at(brokers)
+        with nullcontext() if cluster else EmbeddedBroker(int(brokers.rpartition(":")[2])) as started:
             environ = dict(os.environ)
-            if embedded is None:
-                sys.stderr.write(f"broker at {brokers}\n")
+            if started is not None:
+                sys.stderr.write(f"no broker at {brokers}: started the embedded one\n")
             else:
+                sys.stderr.write(f"broker at {brokers}\n")
+            if started is not None or cluster == EMBEDDED_CLUSTER:
                 # The settings file has the address already; the rest says what kind of broker it is.
                 environ |= EMBEDDED_ENV
-                sys.stderr.write(f"no broker at {brokers}: started the embedded one, {embedded.address}\n")
             return run(service, env_file, environ)
     except ServiceError as error:
         sys.stderr.write(f"dev: {error}\n")
@@ -50,13 +53,13 @@ def main() -> int:
         return 0
 
 
-def broker_answers(brokers: str) -> bool:
-    """Whether a broker can be reached now."""
+def cluster_at(brokers: str) -> str | None:
+    """Id of the cluster that answers at `brokers` now, or None when none does."""
     try:
-        AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=2)
+        found = AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=2)
     except KafkaException:
-        return False
-    return True
+        return None
+    return found.cluster_id or "unnamed"
 
 
 def stamp() -> float:

@@ -39,16 +39,18 @@ def main() -> int:
             stale_grace_s=settings.stale_grace_s,
             clock_ms=lambda: time.time_ns() // 1_000_000,
         )
-        # There is no stream behind it: readiness is that of a service without input.
-        app = build_http_app("features", {"store": str(Path(path))}, Health(1e9), Metrics(), [router])
+        health = Health(stale_after_s=60)
+        app = build_http_app("features", {"store": str(Path(path))}, health, Metrics(), [router])
         server = HttpServer(app, "127.0.0.1", arguments.port)
     except ServiceError as error:
         sys.stderr.write(f"serve: {error}\n")
         return 1
     server.start()
-    sys.stdout.write(f"{server.url}/docs\n{server.url}/features/ta/latest?pair=BTC/USD&timeframe=1h\n")
+    sys.stdout.write(f"{server.url}/docs\n{server.url}/features/ta/latest?timeframe=1h\n")
     sys.stdout.flush()
-    stopped.wait()
+    # There is no stream behind it; it is ready as long as it answers.
+    while not stopped.wait(1):
+        health.input_arrived()
     server.stop()
     return 0
 

@@ -57,16 +57,25 @@ def _log_return(close: Array, periods: int) -> Array:
 def _window_sum(values: Array, periods: int) -> Array:
     """Sum of each value and the `periods - 1` before it; NaN where there are fewer.
 
-    Added term by term: a running total would drift, and fall below zero for squares.
+    Sums of 1, 2, 4 … values put together, so that each depends on its window alone: a running total
+    would drift, and fall below zero for squares.
     """
     out = np.full_like(values, np.nan)
     count = len(values) - periods + 1
-    if count > 0:
-        total = values[:count].copy()
-        for shift in range(1, periods):
-            total += values[shift : shift + count]
-        out[periods - 1 :] = total
-    return out
+    if count <= 0:
+        return out
+    doubled, width, done = values, 1, 0
+    total: Array | None = None
+    while True:
+        if periods & width:
+            part = doubled[done : done + count]
+            total = part if total is None else total + part
+            done += width
+        if done == periods:
+            out[periods - 1 :] = total
+            return out
+        doubled = doubled[:-width] + doubled[width:]
+        width *= 2
 
 
 def _realized_volatility(close: Array, periods: int) -> Array:
