@@ -95,9 +95,8 @@ def run_replay(cluster: Cluster, folder: Path) -> int:
             last=True,
         )
         bulk_s = time.monotonic() - began
-        before = latency_counts(features)
         earlier = kraken.candles | history.candles
-        play(cluster, features, folder, [(live, scenario.LIVE_SPEED)], progress, earlier)
+        before = play(cluster, features, folder, [(live, scenario.LIVE_SPEED)], progress, earlier)
         after = latency_counts(features)
     trades = kraken.trades + history.trades + live.trades
     expected = kraken.candles | history.candles | live.candles
@@ -137,8 +136,12 @@ def play(
     plays: list[tuple[scenario.Play, float]],
     progress: Progress,
     already: Counts | None = None,
-) -> None:
-    """Run a trades service for each play, and wait until the store holds what must come of them."""
+) -> dict[float, float]:
+    """Run a trades service for each play, and wait until the store holds what must come of them.
+
+    Returns the latency counts of the moment when rows of this play began to arrive, so that the start
+    of the trades process, which connects to the broker, is not taken for latency.
+    """
     expected: Counts = dict(already or {})
     runs = []
     for number, (item, speed) in enumerate(plays):
@@ -154,9 +157,14 @@ def play(
         runs.append(cluster.start("trades", settings, f"trades-{item.exchange}-{item.folder.name}-{number}"))
     wanted = sum(expected.values())
     have, moved_at = -1, time.monotonic()
+    at_start = total(features.metrics(), "rows_out_total")
+    seam = len(already or {})
+    counts: dict[float, float] | None = None
     while True:
         cluster.check()
         now_have = total(features.metrics(), "rows_out_total")
+        if counts is None and now_have > at_start + seam:
+            counts = latency_counts(features)
         if now_have >= wanted and not summary.missing(expected, stored(folder / "features.sqlite")):
             break
         if now_have != have:
@@ -169,6 +177,7 @@ def play(
     for run in runs:
         run.process.wait(timeout=30)
         run.check()
+    return counts or {}
 
 
 def stored(path: Path) -> Counts:

@@ -81,7 +81,9 @@ def cut(candles: Sequence[Candle], sizes: Sequence[int]) -> list[Sequence[Candle
 def whole_history(candles: Sequence[Candle]) -> dict[str, Any]:
     names = ("open", "high", "low", "close", "volume", "buy_volume")
     columns = {n: np.array([getattr(c, n) for c in candles], dtype=float) for n in names}
-    return dict(zip(INDICATOR_NAMES, compute(TABLE, columns).T, strict=True))
+    values = np.full((len(INDICATOR_NAMES), len(candles)), np.nan)
+    compute(TABLE, columns, values)
+    return dict(zip(INDICATOR_NAMES, values, strict=True))
 
 
 @pytest.mark.parametrize("volatility", [1e-4, 1e-3, 1e-2])
