@@ -32,7 +32,7 @@ def main() -> int:
         sys.stderr.write(f"which service? make dev svc={'|'.join(SERVICES)}\n")
         return 2
     env_file = ROOT / service / ".env"
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         brokers = BrokerSettings.load(env_file=env_file).brokers
         cluster = cluster_at(brokers)

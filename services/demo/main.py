@@ -34,8 +34,9 @@ def main() -> int:
     parser.add_argument("--live", action="store_true", help="trades of live Kraken until Ctrl-C")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
-    # SIGTERM ends the demo like Ctrl-C, through the same clean-up.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # SIGTERM ends the demo like Ctrl-C, through the same clean-up, also where a shell ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _own(folder), EmbeddedBroker() as broker:
             cluster = Cluster(folder, {**EMBEDDED_ENV, "KAFKA_BROKERS": broker.address})

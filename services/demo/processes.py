@@ -1,8 +1,6 @@
 """The services as child processes, exactly as they run in production, and their end."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from services.common.broker import free_port
+from services.common.broker import die_with_parent, free_port
 
 STOP_WITHIN_S = 12.0
 START_WITHIN_S = 30.0
@@ -20,12 +18,6 @@ START_WITHIN_S = 30.0
 
 class DemoError(Exception):
     """The demo cannot go on; the text says why and what to do."""
-
-
-def _die_with_parent() -> None:
-    # Linux only: even a SIGKILL of the demo leaves no service behind.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 @dataclass
@@ -93,7 +85,7 @@ class Cluster:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         started = Service(name, process, f"http://127.0.0.1:{port}", log)
         self.services.append(started)
