@@ -98,7 +98,7 @@ class Stream:
         consumer: dict[str, Any] = {
             # Consumers of many small messages are capped at the default of a second (Quix: 100 ms).
             "fetch.queue.backoff.ms": 10,
-            "queued.max.messages.kbytes": 32_768,
+            "queued.max.messages.kbytes": 16_384,
             "fetch.message.max.bytes": broker.max_message_bytes,
             "statistics.interval.ms": STATISTICS_INTERVAL_MS,
             "stats_cb": self._read_statistics,

@@ -75,7 +75,7 @@ def producer_config(settings: BrokerSettings) -> dict[str, Any]:
         "linger.ms": 0,
         # The topics hold their own, smaller limit.
         "message.max.bytes": letter_bytes(settings),
-        "queue.buffering.max.kbytes": 65_536,
+        "queue.buffering.max.kbytes": 32_768,
         "compression.type": "lz4",
     }
     if settings.embedded:

@@ -79,7 +79,7 @@ class TradesSettings(ServiceSettings):
     replay_until: int | None = Field(
         None, description="Replay: the recording is complete up to this ISO time or epoch ms"
     )
-    batch_rows: int = Field(4000, ge=1, le=10_000, description="Replay at speed 0: trades in a message")
+    batch_rows: int = Field(5000, ge=1, le=10_000, description="Replay at speed 0: trades in a message")
 
     @field_validator("pairs", mode="before")
     @classmethod

@@ -173,10 +173,10 @@ def test_bad_frames_of_a_recording_are_put_aside(tmp_path: Path) -> None:
 def test_a_replay_goes_on_after_the_last_confirmed_trade(tmp_path: Path) -> None:
     path = write(tmp_path / "BTC-USD.csv", HEADER + rows(3000))
 
-    first = replay(tmp_path, path, StopAfterMessages(2))
+    first = replay(tmp_path, path, StopAfterMessages(2), batch_rows="1000")
     assert first.publisher.ids() == list(range(1, 2001))
     assert first.publisher.heartbeats() == []
-    second = replay(tmp_path, path)
+    second = replay(tmp_path, path, batch_rows="1000")
     assert second.publisher.ids() == list(range(2001, 3001))
     # Complete: a third run is a new replay, under the same ids.
     assert replay(tmp_path, path).publisher.ids() == list(range(1, 3001))
