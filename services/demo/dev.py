@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from services.common.settings import BrokerSettings
 
 SERVICES = ("trades", "candles", "ta", "features")
 ROOT = Path(__file__).resolve().parent.parent
+EMBEDDED_STATE = ROOT.parent / ".run" / "dev-state"
 POLL_S = 0.5
 #: How the embedded broker calls itself; another `make dev` may have started it.
 EMBEDDED_CLUSTER = "tansu_cluster"
@@ -40,11 +42,13 @@ def main() -> int:
             environ = dict(os.environ)
             if started is not None:
                 sys.stderr.write(f"no broker at {brokers}: started the embedded one\n")
+                # It forgets everything when it ends, so state from an earlier one fits nothing.
+                shutil.rmtree(EMBEDDED_STATE, ignore_errors=True)
             else:
                 sys.stderr.write(f"broker at {brokers}\n")
             if started is not None or cluster == EMBEDDED_CLUSTER:
                 # The settings file has the address already; the rest says what kind of broker it is.
-                environ |= EMBEDDED_ENV
+                environ |= EMBEDDED_ENV | {f"{service.upper()}_STATE_DIR": str(EMBEDDED_STATE)}
             return run(service, env_file, environ)
     except ServiceError as error:
         sys.stderr.write(f"dev: {error}\n")
