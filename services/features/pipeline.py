@@ -13,6 +13,7 @@ from services.common.health import Health
 from services.common.messages import (
     MAX_CLOCK_SKEW_MS,
     TaRow,
+    candles_pass,
     check_candle,
     decode_rows,
     received_at_ms,
@@ -22,7 +23,6 @@ from services.common.messages import (
 from services.common.metrics import Metrics
 from services.common.runner import Context
 from services.common.stream import Message, State, StepResult, Stream
-from services.common.timeframes import FIXED_MS
 from services.features.api import build_router
 from services.features.groups import TA, FeatureGroup
 from services.features.settings import FeaturesSettings
@@ -119,26 +119,8 @@ class FeaturesStep:
 
 
 def plausible(rows: list[Any], limit_ms: int) -> bool:
-    """Whether all rows pass `check_candle` and began by `limit_ms`; may say no to a good batch.
-
-    It is `check_candle` without its function calls, and leaves weeks and months to it.
-    """
-    for row in rows:
-        length = FIXED_MS.get(row.timeframe)
-        start, low, high = row.start_ms, row.low, row.high
-        if (
-            length is None
-            or row.timeframe == "1w"
-            or start % length
-            or row.end_ms - start != length
-            or start > limit_ms
-            or not low <= row.open <= high
-            or not low <= row.close <= high
-            or row.buy_volume > row.volume
-            or (row.vwap is None) != (row.trade_count == 0)
-        ):
-            return False
-    return True
+    """Whether all rows pass `check_candle` and began by `limit_ms`; may say no to a good batch."""
+    return candles_pass(rows) and all(row.start_ms <= limit_ms for row in rows)
 
 
 def is_loopback(host: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from services.common.errors import ContractError
-from services.common.messages import Candle, check_candle, decode_rows, encode, row_decoder
+from services.common.messages import Candle, candles_pass, check_candle, decode_rows, encode, row_decoder
 from services.common.metrics import Metrics
 from services.common.runner import Context
 from services.common.stream import Message, State, StepResult, Stream
@@ -58,8 +58,9 @@ def _decode(message: Message) -> tuple[list[Any], list[int] | range, StepResult]
     """The good candles, the index in the message of each, and a result that refuses the others."""
     try:
         candles = row_decoder(Candle, message.key).decode(message.value)
-        for candle in candles:
-            check_candle(candle)
+        if not candles_pass(candles):
+            for candle in candles:
+                check_candle(candle)
     except (msgspec.DecodeError, UnicodeDecodeError, ContractError):
         good, refused = decode_rows(Candle, message.key, message.value, check_candle)
         bad = {index for index, _, _ in refused}
