@@ -39,7 +39,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _own(folder), EmbeddedBroker() as broker:
-            cluster = Cluster(folder, {**EMBEDDED_ENV, "KAFKA_BROKERS": broker.address})
+            common = {**EMBEDDED_ENV, "KAFKA_BROKERS": broker.address}
+            if arguments.live:
+                # The broker looks through all that it holds for each fetch, and a live run goes on long.
+                common["KAFKA_FETCH_WAIT_MS"] = "100"
+            cluster = Cluster(folder, common)
             try:
                 if arguments.live:
                     return run_live(cluster, folder)
