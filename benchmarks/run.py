@@ -157,8 +157,6 @@ def _run_store(table: Table, bench: Bench, name: str, folder: Path, trades: int,
     features = bench.cluster.start("features", {"STORE_PATH": str(bench.folder / "features.sqlite")})
     bench.cluster.wait_until_up()
     consumers = (candles, ta, features)
-    while any(total(s.metrics(), "process_cpu_seconds_total") == 0 for s in consumers):
-        time.sleep(0.1)
     source = bench.cluster.start(
         "trades",
         {
@@ -218,7 +216,7 @@ def bench_latency(table: Table, scale: float) -> None:
             market = simulate(pair, BEGIN_MS, [(length_ms, 200 / len(pairs) / speed)], 100.0, number)
             write_csv(market, folder / f"{pair.replace('/', '-')}.csv", 1)
         bench.cluster.start("candles", {})
-        bench.cluster.start("ta", {})
+        ta = bench.cluster.start("ta", {})
         features = bench.cluster.start("features", {"STORE_PATH": str(bench.folder / "features.sqlite")})
         bench.cluster.wait_until_up()
         settings = {
@@ -235,7 +233,9 @@ def bench_latency(table: Table, scale: float) -> None:
             time.sleep(0.1)
         before = latency_counts(features)
         source.process.wait(timeout=seconds + 120)
-        time.sleep(1)
+        while total(features.metrics(), "rows_in_total") < total(ta.metrics(), "rows_out_total"):
+            bench.cluster.check()
+            time.sleep(0.1)
         after = latency_counts(features)
     count = after[float("inf")] - before[float("inf")]
     for share, limit in ((0.5, 100.0), (0.99, 300.0)):
