@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from services.candles.settings import CandlesSettings
-from services.common.messages import ROWS
-from services.common.schemas import breaking_changes, file_name, schema
+from services.common.schemas import ROWS, breaking_changes, file_name, schema
 from services.common.settings import BrokerSettings, EnvSettings
 from services.features.settings import FeaturesSettings
 from services.ta.settings import TaSettings

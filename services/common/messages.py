@@ -6,7 +6,7 @@ Times are UTC epoch milliseconds, pairs are written ``BTC/USD``, `side` is the t
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -101,14 +101,6 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     dead_at_ms: int
 
 
-#: The row of each topic, which `docs/schemas/` is generated from.
-ROWS: dict[str, type[Any]] = {
-    "trades": Trade,
-    "candles": Candle,
-    "ta": TaRow,
-    "dead_letters": DeadLetter,
-}
-
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
@@ -137,26 +129,23 @@ def row_decoder(row: Any, key: bytes) -> msgspec.json.Decoder[list[Any]]:
     decoded, at no cost a row.
     """
     exchange, pair = split_key(key)
-    series: Any = msgspec.defstruct(
+    return literal_decoder(row, {"exchange": exchange, "pair": pair})
+
+
+def literal_decoder(row: Any, literals: Mapping[str, str]) -> msgspec.json.Decoder[list[Any]]:
+    """Decoder for a batch of `row` whose text fields named in `literals` must have these values."""
+    narrowed: Any = msgspec.defstruct(
         row.__name__,
         [
-            # The two literals narrow str fields, which is all that a subclass may do here.
-            ("exchange", Literal[exchange]),
-            ("pair", Literal[pair]),
-            *(
-                (field.name, _annotation(row, field.name), field.default)
-                if field.default is not msgspec.NODEFAULT
-                else (field.name, _annotation(row, field.name))
-                for field in msgspec.structs.fields(row)[2:]
-            ),
+            (name, annotation) if field.default is msgspec.NODEFAULT else (name, annotation, field.default)
+            for field in msgspec.structs.fields(row)
+            for name in (field.name,)
+            # A type made of a value; mypy knows only those that are written out.
+            for annotation in (Literal[literals[name]] if name in literals else field.type,)
         ],
         gc=False,
     )
-    return msgspec.json.Decoder(list[series])
-
-
-def _annotation(row: Any, name: str) -> Any:
-    return next(field.type for field in msgspec.structs.fields(row) if field.name == name)
+    return msgspec.json.Decoder(list[narrowed])
 
 
 def decode_rows(
@@ -164,18 +153,19 @@ def decode_rows(
     key: bytes,
     value: bytes,
     check: Callable[[Any], None] | None = None,
+    decoder: msgspec.json.Decoder[list[Any]] | None = None,
 ) -> tuple[list[Any], list[tuple[int, bytes, ContractError]]]:
     """Decode a batch row by row: the good rows, and ``(index, bytes, error)`` of the refused ones.
 
     The slow path: call it when decoding or checking the whole batch failed. `bytes` is a batch of the
-    one refused row, so that it can be sent again as it is. Raises `ContractError` when the value is no
-    JSON array at all.
+    one refused row, so that it can be sent again as it is. `decoder` is for keys that name no pair.
+    Raises `ContractError` when the value is no JSON array at all.
     """
     try:
         raws = msgspec.json.decode(value, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ContractError("bad_json", str(error)) from error
-    decoder = row_decoder(row, key)
+    decoder = decoder or row_decoder(row, key)
     good: list[Any] = []
     refused: list[tuple[int, bytes, ContractError]] = []
     for index, raw in enumerate(raws):

@@ -4,7 +4,18 @@ from typing import Any
 
 import msgspec
 
-from services.common.messages import ROWS, SCHEMA_VERSION
+from services.common.messages import SCHEMA_VERSION, Candle, DeadLetter, TaRow, Trade
+from services.common.news import News, NewsSignal
+
+#: The row of each topic, which `docs/schemas/` is generated from.
+ROWS: dict[str, type[Any]] = {
+    "trades": Trade,
+    "candles": Candle,
+    "ta": TaRow,
+    "news": News,
+    "news_signals": NewsSignal,
+    "dead_letters": DeadLetter,
+}
 
 
 def schema(topic: str) -> dict[str, Any]:

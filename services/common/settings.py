@@ -22,7 +22,8 @@ class EnvSettings(BaseSettings):
     """Settings read from ``PREFIX_NAME`` variables and from a `.env` file, refusing unknown ones."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-    env_file: ClassVar[Path | None] = None
+    #: Longer prefixes that begin like this one's and belong to other settings.
+    other_prefixes: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, env_file: Path | None = None) -> Self:
@@ -34,7 +35,10 @@ class EnvSettings(BaseSettings):
         given: dict[str, Any] = {}
         problems: list[str] = []
         for variable, value in values.items():
-            if not variable.upper().startswith(prefix.upper()) or variable in _FOREIGN:
+            upper = variable.upper()
+            if not upper.startswith(prefix.upper()) or variable in _FOREIGN:
+                continue
+            if upper.startswith(cls.other_prefixes):
                 continue
             name = known.get(variable.upper())
             if name is None:

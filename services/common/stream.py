@@ -53,6 +53,8 @@ class StepResult:
 
     #: Values of the messages to send, in order, to the step's output topic under the same key.
     outputs: list[bytes] = field(default_factory=list)
+    #: Key and value of messages to send under keys of their own.
+    keyed_outputs: list[tuple[bytes, bytes]] = field(default_factory=list)
     #: Refused rows: index in the batch, bytes of a batch with that row alone, why.
     refused: list[tuple[int, bytes, ContractError]] = field(default_factory=list)
     rows_in: int = 0
@@ -128,6 +130,7 @@ class Stream:
             consumer_poll_timeout=0.5,
         )
         self._topics = {name: self._topic(name) for name in (*topics, "dead_letters")}
+        self._on_tick: list[Callable[[], None]] = []
         context.health.require("partitions", "none assigned yet")
 
     def _topic(self, name: str) -> Topic:
@@ -148,6 +151,15 @@ class Stream:
     def _read_statistics(self, text: str) -> None:
         for (topic, partition), lag in read_statistics(text, self._context.health).items():
             self._context.metrics.lag.labels(topic, str(partition)).set(lag)
+        for callback in self._on_tick:
+            callback()
+
+    def on_tick(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the main thread every two seconds, whether messages come or not.
+
+        librdkafka's statistics are what comes so regularly. What it raises ends the stream.
+        """
+        self._on_tick.append(callback)
 
     def add_step(
         self,
@@ -233,6 +245,7 @@ class _Guard:
         self._last_message.set(time())
         self._health.input_arrived()
         outputs = [_Output(self._destination, key, output) for output in result.outputs]
+        outputs += [_Output(self._destination, other, output) for other, output in result.keyed_outputs]
         outputs += [self._refuse(error, message, row, raw) for row, raw, error in result.refused]
         return outputs
 
@@ -240,7 +253,7 @@ class _Guard:
         return self.run_stateful(value, key, timestamp, headers, None)
 
     def refuse_keyless(self, value: bytes, _key: None, timestamp: int, headers: Headers) -> Iterable[_Output]:
-        error = ContractError("null_key", "a message needs the key exchange:BASE/QUOTE")
+        error = ContractError("null_key", "a message needs a key")
         return [self._refuse(error, Message(b"", value, timestamp, headers))]
 
     def _refuse(

@@ -5,6 +5,8 @@
 | trades       | kraken:BTC/USD   | `messages.Trade`; ``[]`` is a heartbeat |
 | candles      | kraken:BTC/USD   | `messages.Candle`                      |
 | ta           | kraken:BTC/USD   | `messages.TaRow`                       |
+| news         | the story id     | `news.News`, the tellings of one story |
+| news_signals | BTC              | `news.NewsSignal`, of one coin         |
 | dead_letters | topic/part/offset | `messages.DeadLetter`                 |
 
 A heartbeat says: the exchange is alive and nothing traded up to the message's Kafka timestamp.
@@ -39,6 +41,8 @@ TOPICS: dict[str, TopicSpec] = {
         TopicSpec("trades", 7 * 24 * HOUR_MS),
         TopicSpec("candles", 30 * 24 * HOUR_MS),
         TopicSpec("ta", 30 * 24 * HOUR_MS),
+        TopicSpec("news", 30 * 24 * HOUR_MS),
+        TopicSpec("news_signals", 30 * 24 * HOUR_MS),
         TopicSpec("dead_letters", 90 * 24 * HOUR_MS),
     )
 }

@@ -10,7 +10,6 @@ from docs.generate import ROOT, env_example, schema_text
 from services.common.columns import INDICATOR_NAMES, TA_COLUMNS
 from services.common.errors import ContractError
 from services.common.messages import (
-    ROWS,
     Candle,
     TaRow,
     Trade,
@@ -24,7 +23,7 @@ from services.common.messages import (
     row_decoder,
     split_key,
 )
-from services.common.schemas import breaking_changes, file_name, schema
+from services.common.schemas import ROWS, breaking_changes, file_name, schema
 from services.common.timeframes import MINUTE_MS
 
 KEY = b"kraken:BTC/USD"

@@ -1,0 +1,1 @@
+"""The news_signals service: what each story says of each coin."""
