@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PY := .venv/bin/python
-SERVICES := trades candles ta features
+SERVICES := trades candles ta features news news_signals
 COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.12 --custom-compile-command "make lock"
 # Copies survive a cache on another disk; progress bars only fill logs.
 export UV_LINK_MODE := copy
@@ -69,6 +69,6 @@ docs: install ## Write docs/schemas and .env.example from the code
 
 lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group dev --all-extras pyproject.toml -o requirements/dev.txt
-	for s in $(SERVICES) demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
+	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
 .PHONY: help install demo test query serve export notebook dev redrive bench lint format check docs lock

