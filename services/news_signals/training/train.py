@@ -106,8 +106,13 @@ def train(samples: list[dict[str, Any]], arguments: argparse.Namespace, tokenize
     """Fine-tune; prints the loss and the time left."""
     torch.manual_seed(arguments.seed)
     rng = random.Random(arguments.seed)
-    model = Classifier(load_encoder(base_folder() / "model.safetensors", (1, 2)))
-    chosen = [s for s in samples if s["split"] == "train"]
+    model = Classifier(load_encoder(base_folder() / "model.safetensors", (1, 2), arguments.layers))
+    # Titles of SEntFiN come masked and as they are; half of the latter is enough.
+    chosen = [
+        s
+        for s in samples
+        if s["split"] == "train" and (s["dataset"] != "sentfin" or s["entity"] or rng.random() < 0.5)
+    ]
     chosen += [s for s in chosen if s["dataset"] == "crypto"] * (arguments.crypto_weight - 1)
     ids = [e.ids for e in tokenizer.encode_batch([s["text"] for s in chosen])]
     labels = torch.tensor([s["label"] for s in chosen])
@@ -221,6 +226,9 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--smoothing", type=float, default=0.05)
     parser.add_argument("--crypto-weight", type=int, default=2)
+    parser.add_argument(
+        "--layers", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2, 3, 4, 5)
+    )
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     samples = [json.loads(line) for line in arguments.samples.open()]
