@@ -77,7 +77,7 @@ def tf_idf(texts: list[str]) -> Any:
 def frozen() -> Any:
     """Vectors of the encoder as it came."""
     base = base_folder()
-    encoder = load_encoder(base / "model.safetensors", (1, 2), tuple(range(6)))
+    encoder = load_encoder(base / "model.safetensors", (1, 2))
     encoder.fold_placeholders()
     encoder.eval()
     tokenizer: Tokenizer = make_tokenizer(base)

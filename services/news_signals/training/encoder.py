@@ -72,14 +72,24 @@ class Encoder(nn.Module):
         weights = mask[..., None].to(x.dtype)
         return (x * weights).sum(1) / weights.sum(1)
 
+    def with_layers(self, chosen: tuple[int, ...]) -> "Encoder":
+        """A copy with some of the layers."""
+        copy = Encoder((self.first_placeholder, self.first_placeholder + 1), len(chosen))
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("layers.")}
+        copy.load_state_dict(state, strict=False)
+        for ours, theirs in zip(copy.layers, chosen, strict=True):
+            ours.load_state_dict(self.layers[theirs].state_dict())
+        copy.words.weight.requires_grad = False
+        return copy
+
     def fold_placeholders(self) -> None:
         """Put the trained placeholders into the table of words, where `eval` looks for them."""
         with torch.no_grad():
             self.words.weight[self.first_placeholder : self.first_placeholder + 2] = self.placeholders.weight
 
 
-def load_encoder(weights: Path, placeholders: tuple[int, int], layers: tuple[int, ...]) -> Encoder:
-    """The encoder with the weights of a ``model.safetensors`` of all-MiniLM-L6-v2, and of its `layers`."""
+def load_encoder(weights: Path, placeholders: tuple[int, int]) -> Encoder:
+    """The encoder with the weights of a ``model.safetensors`` of all-MiniLM-L6-v2."""
     stored = load_file(weights)
     state: dict[str, Tensor] = {
         "words.weight": stored["embeddings.word_embeddings.weight"],
@@ -88,22 +98,22 @@ def load_encoder(weights: Path, placeholders: tuple[int, int], layers: tuple[int
         + stored["embeddings.token_type_embeddings.weight"][0],
     }
     names = {"norm": "embeddings.LayerNorm"}
-    for ours, theirs in enumerate(layers):
-        prefix = f"encoder.layer.{theirs}."
+    for i in range(LAYERS):
+        prefix = f"encoder.layer.{i}."
         names |= {
-            f"layers.{ours}.query": f"{prefix}attention.self.query",
-            f"layers.{ours}.key": f"{prefix}attention.self.key",
-            f"layers.{ours}.value": f"{prefix}attention.self.value",
-            f"layers.{ours}.out": f"{prefix}attention.output.dense",
-            f"layers.{ours}.attention_norm": f"{prefix}attention.output.LayerNorm",
-            f"layers.{ours}.up": f"{prefix}intermediate.dense",
-            f"layers.{ours}.down": f"{prefix}output.dense",
-            f"layers.{ours}.norm": f"{prefix}output.LayerNorm",
+            f"layers.{i}.query": f"{prefix}attention.self.query",
+            f"layers.{i}.key": f"{prefix}attention.self.key",
+            f"layers.{i}.value": f"{prefix}attention.self.value",
+            f"layers.{i}.out": f"{prefix}attention.output.dense",
+            f"layers.{i}.attention_norm": f"{prefix}attention.output.LayerNorm",
+            f"layers.{i}.up": f"{prefix}intermediate.dense",
+            f"layers.{i}.down": f"{prefix}output.dense",
+            f"layers.{i}.norm": f"{prefix}output.LayerNorm",
         }
     for name, source in names.items():
         for part in ("weight", "bias"):
             state[f"{name}.{part}"] = stored[f"{source}.{part}"]
-    encoder = Encoder(placeholders, len(layers))
+    encoder = Encoder(placeholders)
     # Both placeholders begin as the mean word: unused entries of the table are noise.
     state["placeholders.weight"] = state["words.weight"].mean(0).repeat(2, 1)
     encoder.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Fine-tunes the encoder on prepared samples and exports an int8 ONNX graph and its tokenizer.
+"""Fine-tunes the encoder on prepared samples, distils it, and exports an int8 ONNX graph and its tokenizer.
 
 It needs torch and runs in an environment of its own (`make train-sentiment`), so it imports nothing of the
 services. Samples are lines of JSON: text (already masked), label (0 negative, 1 neutral, 2 positive),
@@ -10,12 +10,11 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from encoder import CLASSES, HEADS, WIDTH, Encoder, load_encoder
 from tokenizers import Tokenizer
@@ -27,6 +26,9 @@ TARGET, OTHER = "[TARGET]", "[OTHER]"
 PLACEHOLDERS = {TARGET: "[unused0]", OTHER: "[unused1]"}
 MAX_TOKENS = 64
 DATASETS = ("crypto", "sentfin", "tfns")
+RATE, STUDENT_RATE, SMOOTHING = 5e-5, 1e-4, 0.05
+#: What the teacher says is softened by this, so that its doubts are learnt too.
+SOFTENING = 2.0
 
 
 def base_folder() -> Path:
@@ -102,46 +104,50 @@ def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return full, mask
 
 
-def train(samples: list[dict[str, Any]], arguments: argparse.Namespace, tokenizer: Tokenizer) -> Classifier:
-    """Fine-tune; prints the loss and the time left."""
-    torch.manual_seed(arguments.seed)
+def chosen_of(samples: list[dict[str, Any]], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The samples to learn from.
+
+    Titles of SEntFiN come masked and as they are; half of the latter is enough. Ours count several times.
+    """
     rng = random.Random(arguments.seed)
-    model = Classifier(load_encoder(base_folder() / "model.safetensors", (1, 2), arguments.layers))
-    # Titles of SEntFiN come masked and as they are; half of the latter is enough.
     chosen = [
         s
         for s in samples
         if s["split"] == "train" and (s["dataset"] != "sentfin" or s["entity"] or rng.random() < 0.5)
     ]
-    chosen += [s for s in chosen if s["dataset"] == "crypto"] * (arguments.crypto_weight - 1)
-    ids = [e.ids for e in tokenizer.encode_batch([s["text"] for s in chosen])]
-    labels = torch.tensor([s["label"] for s in chosen])
-    heads = torch.tensor([DATASETS.index(s["dataset"]) for s in chosen])
+    return chosen + [s for s in chosen if s["dataset"] == "crypto"] * (arguments.crypto_weight - 1)
+
+
+def fit(
+    model: Classifier,
+    ids: Sequence[Sequence[int]],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    arguments: argparse.Namespace,
+    rate: float,
+    epochs: int,
+) -> Classifier:
+    """Train on token ids; `loss_of` takes indexes [batch] and logits [heads, batch, classes]."""
+    rng = random.Random(arguments.seed)
     fresh = {*model.heads.parameters(), *model.encoder.placeholders.parameters()}
     groups = [
-        {
-            "params": [p for p in model.parameters() if p.requires_grad and p not in fresh],
-            "lr": arguments.rate,
-        },
-        {"params": list(fresh), "lr": arguments.rate * 10, "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if p.requires_grad and p not in fresh], "lr": rate},
+        {"params": list(fresh), "lr": rate * 10, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    steps = arguments.epochs * (len(chosen) // arguments.batch + 1)
+    steps = epochs * (len(ids) // arguments.batch + 1)
     warm = steps // 16
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda at: min((at + 1) / warm, max(0.0, (steps - at) / (steps - warm)))
     )
-    print(f"{len(chosen):,} samples, {arguments.epochs} epochs, about {steps:,} steps", flush=True)
+    print(f"{len(ids):,} samples, {epochs} epochs, about {steps:,} steps", flush=True)
     model.train()
     began, done, loss_mean = time.monotonic(), 0, 0.0
-    for _ in range(arguments.epochs):
+    for _ in range(epochs):
         for batch in batches([len(i) for i in ids], arguments.batch, rng):
             full, mask = padded([ids[i] for i in batch])
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(full, mask)
-            index = torch.tensor(batch)
-            own = logits.float()[heads[index], torch.arange(len(batch))]
-            loss = functional.cross_entropy(own, labels[index], label_smoothing=arguments.smoothing)
+            loss = loss_of(torch.tensor(batch), logits.float())
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -159,6 +165,51 @@ def train(samples: list[dict[str, Any]], arguments: argparse.Namespace, tokenize
     return model.eval()
 
 
+def train(
+    chosen: list[dict[str, Any]], ids: Sequence[Sequence[int]], arguments: argparse.Namespace
+) -> Classifier:
+    """Fine-tune all six layers; each sample teaches the head of its own data set."""
+    torch.manual_seed(arguments.seed)
+    labels = torch.tensor([s["label"] for s in chosen])
+    heads = torch.tensor([DATASETS.index(s["dataset"]) for s in chosen])
+
+    def loss_of(index: Tensor, logits: Tensor) -> Tensor:
+        own = logits[heads[index], torch.arange(len(index))]
+        return functional.cross_entropy(own, labels[index], label_smoothing=SMOOTHING)
+
+    model = Classifier(load_encoder(base_folder() / "model.safetensors", (1, 2)))
+    return fit(model, ids, loss_of, arguments, RATE, arguments.epochs)
+
+
+def distil(
+    teacher: Classifier,
+    chosen: list[dict[str, Any]],
+    ids: Sequence[Sequence[int]],
+    arguments: argparse.Namespace,
+) -> Classifier:
+    """A student of some of the teacher's layers that learns what the teacher's heads say, and the labels."""
+    torch.manual_seed(arguments.seed)
+    labels = torch.tensor([s["label"] for s in chosen])
+    heads = torch.tensor([DATASETS.index(s["dataset"]) for s in chosen])
+    answers = torch.zeros(len(DATASETS), len(ids), CLASSES)
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for at in range(0, len(order), 64):
+            index = order[at : at + 64]
+            answers[:, index] = teacher(*padded([ids[i] for i in index])).float()
+    student = Classifier(teacher.encoder.with_layers(arguments.layers))
+    student.heads.load_state_dict(teacher.heads.state_dict())
+
+    def loss_of(index: Tensor, logits: Tensor) -> Tensor:
+        softened = functional.log_softmax(logits / SOFTENING, -1)
+        wanted = functional.log_softmax(answers[:, index] / SOFTENING, -1)
+        copied = functional.kl_div(softened, wanted, log_target=True, reduction="none").sum(-1).mean()
+        own = logits[heads[index], torch.arange(len(index))]
+        return copied * SOFTENING**2 + 0.3 * functional.cross_entropy(own, labels[index])
+
+    return fit(student, ids, loss_of, arguments, STUDENT_RATE, arguments.student_epochs)
+
+
 class Exported(nn.Module):
     """What is shipped: one headline in, without padding; one product for query, key and value.
 
@@ -166,11 +217,11 @@ class Exported(nn.Module):
     other's scores; alone, a headline always gets the same.
     """
 
-    def __init__(self, model: Classifier, weights: dict[str, float]) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.encoder = model.encoder
         self.mixes = nn.ModuleList()
-        self.head = nn.Linear(WIDTH, CLASSES)
+        self.head = model.heads["crypto"]
         with torch.no_grad():
             for layer in model.encoder.layers:
                 mix = nn.Linear(WIDTH, 3 * WIDTH)
@@ -180,8 +231,6 @@ class Exported(nn.Module):
                 mix.weight.copy_(torch.cat([part.weight * factor for part, factor in parts]))
                 mix.bias.copy_(torch.cat([part.bias * factor for part, factor in parts]))
                 self.mixes.append(mix)
-            self.head.weight.copy_(sum(w * model.heads[n].weight for n, w in weights.items()))
-            self.head.bias.copy_(sum(w * model.heads[n].bias for n, w in weights.items()))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits, [classes], of token ids, [tokens]."""
@@ -223,29 +272,34 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=5e-5)
-    parser.add_argument("--smoothing", type=float, default=0.05)
     parser.add_argument("--crypto-weight", type=int, default=2)
     parser.add_argument(
-        "--layers", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2, 3, 4, 5)
+        "--layers",
+        type=lambda text: tuple(map(int, text.split(","))),
+        default=(0, 1, 3, 5),
+        help="layers of the student; nothing for no student",
     )
+    parser.add_argument("--student-epochs", type=int, default=3)
+    parser.add_argument("--teacher", type=Path, help="weights of an earlier run's teacher")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     samples = [json.loads(line) for line in arguments.samples.open()]
     tokenizer = make_tokenizer(base_folder())
     arguments.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(arguments.out / "tokenizer.json"))
-    model = train(samples, arguments, tokenizer)
-    torch.save(model.state_dict(), arguments.out / "model.pt")
-    np.savez(
-        arguments.out / "heads.npz",
-        **{
-            f"{n}_{p}": getattr(model.heads[n], p).detach().numpy()
-            for n in DATASETS
-            for p in ("weight", "bias")
-        },
-    )
-    export(Exported(model, {"crypto": 1.0}), arguments.out)
+    chosen = chosen_of(samples, arguments)
+    ids = [encoded.ids for encoded in tokenizer.encode_batch([s["text"] for s in chosen])]
+    if arguments.teacher is not None:
+        model = Classifier(load_encoder(base_folder() / "model.safetensors", (1, 2)))
+        model.load_state_dict(torch.load(arguments.teacher))
+        model.eval()
+    else:
+        model = train(chosen, ids, arguments)
+        torch.save(model.state_dict(), arguments.out / "teacher.pt")
+    if arguments.layers:
+        model = distil(model, chosen, ids, arguments)
+        torch.save(model.state_dict(), arguments.out / "student.pt")
+    export(Exported(model), arguments.out)
     return 0
 
 
