@@ -34,11 +34,11 @@ class ContractError(ServiceError):
 
 
 class SourceError(ServiceError):
-    """A source of trades failed for good: an unknown pair, a malformed file, a refused request."""
+    """A source of trades or news failed for good: an unknown pair, a malformed file, a refused request."""
 
 
 class SourceUnavailableError(SourceError):
-    """A source of trades cannot be reached now; trying again later may work.
+    """A source of trades or news cannot be reached now; trying again later may work.
 
     `retry_after_s` is what the source asked for, if it did.
     """

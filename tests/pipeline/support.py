@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import Producer
 
@@ -55,7 +55,7 @@ class World:
         self.folder = folder
         self.broker = EmbeddedBroker()
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.broker.start()
         env = {**EMBEDDED_ENV, "KAFKA_BROKERS": self.broker.address}

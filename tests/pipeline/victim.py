@@ -87,6 +87,22 @@ def arm(point: str, number: int) -> None:
         from services.trades.progress import Progress
 
         at(Progress, "save", number, after=point == "after_progress")
+    elif point == "news_before_send":
+        from services.news.publisher import KafkaPublisher as NewsPublisher
+
+        at(NewsPublisher, "send", number, after=False)
+    elif point == "news_before_confirm":
+        from services.news.registry import Registry
+
+        at(Registry, "confirm", number, after=False)
+    elif point == "signals_after_flush":
+        from services.news_signals.publisher import KafkaPublisher as SignalsPublisher
+
+        at(SignalsPublisher, "flush", number, after=True)
+    elif point == "after_sentiment_write":
+        from services.features.stores.sqlite import SqliteStore
+
+        at(SqliteStore, "write_many", number, after=True)
     else:
         raise SystemExit(f"no point {point}")
 
@@ -94,6 +110,7 @@ def arm(point: str, number: int) -> None:
 if __name__ == "__main__":
     service, point, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
     arm(point, number)
-    settings = getattr(import_module(f"services.{service}.settings"), f"{service.capitalize()}Settings")
+    name = "".join(part.capitalize() for part in service.split("_"))
+    settings = getattr(import_module(f"services.{service}.settings"), f"{name}Settings")
     pipeline = import_module(f"services.{service}.pipeline")
     sys.exit(run_service(service, settings, pipeline.build_pipeline))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from services.common.backoff import Backoff
 from services.common.errors import SettingsError, SourceError, SourceUnavailableError
-from services.trades.backoff import Backoff
 from services.trades.exchanges import REGISTRY
 from services.trades.exchanges.contract import Gap, Page, PageRequest
 from services.trades.filler import FillLimits, fill

@@ -12,9 +12,9 @@ from time import monotonic
 
 from loguru import logger
 
+from services.common.backoff import STABLE_S, Backoff
 from services.common.errors import SourceError
 from services.common.health import Health
-from services.trades.backoff import STABLE_S, Backoff
 from services.trades.connection import Closed, Connection, Crashed, FillEnd, FillPage, Frame, Item, Opened
 from services.trades.counters import TradeMetrics
 from services.trades.exchanges.contract import Exchange, Refused, Status

@@ -1,4 +1,4 @@
-"""When to connect again: jittered exponential backoff within the exchange's limit of attempts. Pure."""
+"""When to try again: jittered exponential backoff within a limit of attempts. Pure."""
 
 from collections import deque
 from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""The news service: what is told about coins, each telling once."""
