@@ -1,25 +1,20 @@
 """The way out: trades, heartbeats and dead letters to the bus. The seam that tests replace."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from loguru import logger
-from quixstreams import Application
-from quixstreams.kafka import ConnectionConfig
-from quixstreams.kafka.exceptions import KafkaBrokerUnavailableError
 
 from services.common.dead_letters import dead_letter
-from services.common.errors import BrokerUnavailableError, ContractError
+from services.common.delivery import Delivery
+from services.common.errors import ContractError
 from services.common.messages import Trade, batch_headers, encode, series_key
 from services.common.runner import Context
-from services.common.stream import producer_config
 from services.trades.exchanges.contract import Bad
 from services.trades.progress import Progress
 
 #: No trade's JSON is longer, so that rows can be counted instead of bytes.
 MAX_ROW_BYTES = 300
-#: Brokers may be away for this long; the exchange's trades wait in the producer's queue.
-BROKERS_DOWN_S = 120.0
 FLUSH_S = 30.0
 
 
@@ -47,12 +42,7 @@ class KafkaPublisher:
 
     def __init__(self, context: Context, exchange: str, progress: Progress) -> None:
         broker = context.broker
-        application = Application(
-            broker_address=ConnectionConfig.from_librdkafka_dict(broker.client_config()),
-            producer_extra_config=producer_config(broker),
-            loglevel=None,
-        )
-        self._producer = application.get_producer()
+        self._delivery = Delivery(context, self._on_delivered, progress.failed)
         self._topic = broker.topic("trades")
         self._dead_topic = broker.topic("dead_letters")
         self._exchange = exchange
@@ -60,7 +50,6 @@ class KafkaPublisher:
         self._health = context.health
         self._progress = progress
         self._max_rows = max(1, broker.max_message_bytes // MAX_ROW_BYTES - 1)
-        self._failure: str | None = None
         self._delivered = False
         self._rows_out = context.metrics.rows_out.labels("trades")
         self._dead = context.metrics.dead_letters
@@ -74,20 +63,24 @@ class KafkaPublisher:
             last = part[-1]
             confirm = self._progress.sent(pair, last.trade_id, last.event_time_ms)
 
-            def delivered(error: Any, message: Any, confirm: Any = confirm) -> None:
-                self._on_delivery(error, message)
-                if error is None:
-                    confirm()
-
             # The message's own time is its receipt: by event time, retention would delete replays.
-            self._produce(series_key(self._exchange, pair), encode(part), received_at_ms, delivered)
+            self._delivery.send(
+                self._topic,
+                series_key(self._exchange, pair),
+                encode(part),
+                headers=batch_headers(received_at_ms),
+                timestamp_ms=received_at_ms,
+                done=confirm,
+            )
             self._rows_out.inc(len(part))
             self._last_event.set(last.event_time_ms / 1000)
 
     def heartbeat(self, pair: str, known_until_ms: int, now_ms: int) -> None:
         """Send an empty batch whose message time is `known_until_ms`."""
         key = series_key(self._exchange, pair)
-        self._produce(key, b"[]", known_until_ms, self._on_delivery, now_ms)
+        self._delivery.send(
+            self._topic, key, b"[]", headers=batch_headers(now_ms), timestamp_ms=known_until_ms
+        )
 
     def dead_letter(self, bad: Bad, now_ms: int) -> None:
         """Send the raw bytes to the dead letters, with why they were refused."""
@@ -103,63 +96,17 @@ class KafkaPublisher:
             value=bad.raw,
             timestamp_ms=now_ms,
         )
-        self._produce(key, value, now_ms, self._on_delivery, topic=self._dead_topic)
+        self._delivery.send(self._dead_topic, key, value, headers=batch_headers(now_ms), timestamp_ms=now_ms)
 
     def poll(self) -> None:
         """Serve delivery reports."""
-        self._producer.poll(0)
-        self._check()
+        self._delivery.poll()
 
     def flush(self) -> None:
         """Wait until everything is delivered."""
-        waiting = self._producer.flush(FLUSH_S)
-        self._check()
-        if waiting:
-            raise BrokerUnavailableError(f"{waiting} messages were not delivered in {FLUSH_S:.0f} s")
+        self._delivery.flush(FLUSH_S)
 
-    def _produce(
-        self,
-        key: bytes,
-        value: bytes,
-        timestamp_ms: int,
-        on_delivery: Any,
-        received_at_ms: int | None = None,
-        topic: str | None = None,
-    ) -> None:
-        received = timestamp_ms if received_at_ms is None else received_at_ms
-        while True:
-            try:
-                self._producer.produce(
-                    topic or self._topic,
-                    value=value,
-                    key=key,
-                    headers=batch_headers(received),
-                    timestamp=timestamp_ms,
-                    buffer_error_max_tries=1,
-                    on_delivery=on_delivery,
-                )
-            except BufferError:
-                # The queue is full: what fills it must wait.
-                self._producer.poll(0.1)
-                self._check()
-                self._health.tick()
-            else:
-                break
-        self._check()
-
-    def _on_delivery(self, error: Any, _message: Any) -> None:
-        if error is not None:
-            self._failure = self._failure or str(error)
-            self._progress.failed()
-        elif not self._delivered:
+    def _on_delivered(self) -> None:
+        if not self._delivered:
             self._delivered = True
             self._health.require("publish", None)
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            self._health.require("publish", self._failure)
-            raise BrokerUnavailableError(f"a message was not delivered: {self._failure}")
-        try:
-            self._producer.raise_if_broker_unavailable(BROKERS_DOWN_S)
-        except KafkaBrokerUnavailableError as error:
-            raise BrokerUnavailableError(str(error)) from error
