@@ -31,15 +31,15 @@ test: install ## Run the tests: [k=expression]
 	@$(PY) -m pytest $(if $(k),-k '$(k)')
 
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
-query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [sql="SELECT …"] [store=FILE]
-	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(value sql),--sql "$$QUERY")
+query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [sql="SELECT …"] [store=FILE]
+	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(value sql),--sql "$$QUERY")
 query: export QUERY = $(value sql)
 
 serve: install ## Serve a store over HTTP, without broker or services: [store=FILE] [port=8004]
 	@$(PY) -m services.features.serve --store '$(STORE)' $(if $(port),--port $(port))
 
-export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [pair=BTC/USD]
-	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(pair),--pair '$(pair)')
+export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [group=sentiment] [pair=BTC/USD] [coin=BTC]
+	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(group),--group '$(group)') $(if $(pair),--pair '$(pair)') $(if $(coin),--coin '$(coin)')
 
 sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
 	@$(PY) -m services.news_signals.score $(if $(value text),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
@@ -54,7 +54,7 @@ dev: install ## Run one service with reload: svc=candles; starts the embedded br
 redrive: install ## Send dead letters to their topics again: [reason=late] [dry=1]
 	@$(PY) -m services.common.dead_letters $(if $(reason),--reason '$(reason)') $(if $(dry),--dry-run)
 
-bench: install ## Measure every figure of the design: [parts="candles ta store latency"] [scale=0.2]
+bench: install ## Measure every figure of the design: [parts="candles ta store latency news"] [scale=0.2]
 	@$(PY) -W ignore -m benchmarks.run $(parts) $(if $(scale),--scale $(scale))
 
 lint: install ## Check format, lint and types
@@ -89,7 +89,7 @@ train-sentiment: install .train/.installed ## Train the embedded engine anew: [d
 
 compare-sentiment: install .train/.installed ## Measure simpler engines and the embedded one side by side: [data=FOLDER]
 	@$(PY) -m services.news_signals.training.prepare --data '$(DATA)' --out $(SAMPLES)
-	@.train/bin/python services/news_signals/training/compare.py --samples $(SAMPLES)
+	@.train/bin/python services/news_signals/training/compare.py --samples $(SAMPLES) $(if $(wildcard .train/model/student.pt),--weights .train/model/student.pt)
 	@$(PY) -m services.news_signals.training.evaluate --samples $(SAMPLES)
 
 docs: install ## Write docs/schemas and .env.example from the code

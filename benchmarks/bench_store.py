@@ -23,7 +23,7 @@ from services.common.metrics import Metrics
 from services.common.stream import Message
 from services.common.timeframes import FIXED_MS
 from services.features.groups import TA
-from services.features.pipeline import FeaturesStep, plausible
+from services.features.steps import FeaturesStep, plausible
 from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_reader import SqliteReader
 

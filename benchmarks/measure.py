@@ -1,5 +1,6 @@
 """Prefilled topics, sampled services, and a table at the end."""
 
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from confluent_kafka import Producer
 
+from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.messages import Trade, batch_headers, encode, series_key
 from services.common.settings import BrokerSettings
 from services.common.stream import producer_config
 from services.demo.market import EXCHANGE, Market, simulate
-from services.demo.processes import Service
+from services.demo.processes import Cluster, Service
 from services.demo.progress import total
 
 BEGIN_MS = 1_704_067_200_000
@@ -169,6 +171,36 @@ def watch(service: Service, metric: str, expected: int, timeout_s: float = 300.0
     cpu_s = (last[2] - first[2]) / done * 1e6
     memory = [(sample[1], sample[3]) for sample in moving]
     return Rate(per_second, cpu_s, peak_mib(service), memory)
+
+
+class Bench:
+    """A fresh broker, folder and cluster for one measurement."""
+
+    def __init__(self, **settings: str) -> None:
+        self._settings = settings
+        self._scratch = tempfile.TemporaryDirectory()
+        self.folder = Path(self._scratch.name)
+        self.broker = EmbeddedBroker()
+
+    def __enter__(self) -> "Bench":
+        self.broker.start()
+        # One partition keeps the comparison to one core's worth of work in one consumer.
+        self.env = {**EMBEDDED_ENV, "KAFKA_BROKERS": self.broker.address, "KAFKA_PARTITIONS": "1"}
+        self.env |= self._settings
+        self.settings = BrokerSettings.load(self.env)
+        self.cluster = Cluster(self.folder, self.env)
+        return self
+
+    def watch(self, service: str, rows: int) -> Rate:
+        """Start a service on a filled topic and measure it."""
+        started = self.cluster.start(service, {})
+        self.cluster.wait_until_up()
+        return watch(started, "rows_in_total", rows)
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.stop()
+        self.broker.stop()
+        self._scratch.cleanup()
 
 
 def _status(service: Service, name: str) -> float:

@@ -1,12 +1,11 @@
 """`make bench`: every figure of the design in one run, side by side, as a table.
 
-`python -m benchmarks.run [candles] [ta] [store] [latency] [--scale 0.2]` runs a part or a short form.
+`python -m benchmarks.run [candles] [ta] [store] [latency] [news] [--scale 0.2]` runs a part or a short form.
 """
 
 import argparse
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from benchmarks.measure import (
     BEGIN_MS,
     PAIRS,
+    Bench,
     Rate,
     Row,
     Table,
@@ -25,48 +25,15 @@ from benchmarks.measure import (
     peak_mib,
     resident_mib,
     singles,
-    watch,
 )
-from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
+from benchmarks.news import bench_news
 from services.common.messages import Candle, encode, series_key
-from services.common.settings import BrokerSettings
 from services.common.timeframes import MINUTE_MS
 from services.common.topics import ensure_topics
 from services.demo.market import EXCHANGE, simulate, write_csv
-from services.demo.processes import Cluster
 from services.demo.progress import latency_counts, quantile_s, total
 
 MIB_LIMIT = 300.0
-
-
-class Bench:
-    """A fresh broker, folder and cluster for one measurement."""
-
-    def __init__(self, **settings: str) -> None:
-        self._settings = settings
-        self._scratch = tempfile.TemporaryDirectory()
-        self.folder = Path(self._scratch.name)
-        self.broker = EmbeddedBroker()
-
-    def __enter__(self) -> "Bench":
-        self.broker.start()
-        # One partition keeps the comparison to one core's worth of work in one consumer.
-        self.env = {**EMBEDDED_ENV, "KAFKA_BROKERS": self.broker.address, "KAFKA_PARTITIONS": "1"}
-        self.env |= self._settings
-        self.settings = BrokerSettings.load(self.env)
-        self.cluster = Cluster(self.folder, self.env)
-        return self
-
-    def watch(self, service: str, rows: int) -> Rate:
-        """Start a service on a filled topic and measure it."""
-        started = self.cluster.start(service, {})
-        self.cluster.wait_until_up()
-        return watch(started, "rows_in_total", rows)
-
-    def __exit__(self, *_: object) -> None:
-        self.cluster.stop()
-        self.broker.stop()
-        self._scratch.cleanup()
 
 
 def bench_candles(table: Table, scale: float) -> None:
@@ -257,6 +224,7 @@ PARTS: dict[str, Callable[[Table, float], None]] = {
     "ta": bench_ta,
     "store": bench_store,
     "latency": bench_latency,
+    "news": bench_news,
 }
 
 

@@ -12,6 +12,8 @@ from services.candles.settings import CandlesSettings
 from services.common.schemas import ROWS, breaking_changes, file_name, schema
 from services.common.settings import BrokerSettings, EnvSettings
 from services.features.settings import FeaturesSettings
+from services.news.settings import NewsSettings
+from services.news_signals.settings import NewsSignalsSettings
 from services.ta.settings import TaSettings
 from services.trades.settings import TradesSettings
 
@@ -22,6 +24,8 @@ SETTINGS: dict[str, type[EnvSettings]] = {
     "trades": TradesSettings,
     "candles": CandlesSettings,
     "ta": TaSettings,
+    "news": NewsSettings,
+    "news_signals": NewsSignalsSettings,
     "features": FeaturesSettings,
 }
 

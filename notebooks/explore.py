@@ -110,6 +110,26 @@ def _(exchange, pair, show, store, timeframe):
 
 @app.cell
 def _(exchange, pair, pd, show, store, timeframe):
+    # News: the same vector with the sentiment of the pair's coin at the end of the candle, and its windows
+    # over time, a row at each time at which a story enters or leaves one.
+    if "sentiment" in store.groups() and store.latest_all(group="sentiment"):
+        combined = store.vector(pair, timeframe, exchange)
+        show(
+            "Sentiment in the newest vector",
+            {name: combined[name] for name in combined if "news" in name or "sentiment" in name},
+        )
+        windows = store.history(
+            group="sentiment",
+            coin=pair.partition("/")[0],
+            columns=["news_count_24h", "sentiment_mean_24h", "sentiment_ewma_4h"],
+        ).to_pandas()
+        windows.index = pd.to_datetime(windows["as_of_ms"], unit="ms", utc=True)
+        show("Windows of news", windows.dropna().tail())
+    return
+
+
+@app.cell
+def _(exchange, pair, pd, show, store, timeframe):
     # History is an Arrow table: .to_pandas() or polars.from_arrow() make a frame of it.
     history = store.history(
         pair, timeframe, columns=["close", "volume", "rsi_14", "sma_7"], exchange=exchange

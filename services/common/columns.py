@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: `quote` is the pair's second currency, `base` its first; `ratio` has no unit.
-Unit = Literal["quote", "base", "ratio", "percent", "count", "ms", "none", "score"]
+Unit = Literal["quote", "base", "ratio", "percent", "count", "ms", "s", "none", "score"]
 Kind = Literal["text", "int", "float", "bool"]
 
 

@@ -17,7 +17,7 @@ from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.errors import ServiceError
 from services.common.settings import BrokerSettings
 
-SERVICES = ("trades", "candles", "ta", "features")
+SERVICES = ("trades", "candles", "ta", "news", "news_signals", "features")
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED_STATE = ROOT.parent / ".run" / "dev-state"
 POLL_S = 0.5

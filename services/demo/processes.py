@@ -14,6 +14,7 @@ from services.common.broker import die_with_parent, free_port
 
 STOP_WITHIN_S = 12.0
 START_WITHIN_S = 30.0
+PREFIXES = ("KAFKA_", "TRADES_", "CANDLES_", "TA_", "NEWS_", "FEATURES_")
 
 
 class DemoError(Exception):
@@ -72,11 +73,7 @@ class Cluster:
         defaults = {"HTTP_PORT": str(port), "STATE_DIR": str(self._folder / "state")}
         own = {f"{prefix}_{key}": value for key, value in {**defaults, **settings}.items()}
         # What the user's shell sets for real services must not reach the demo's.
-        inherited = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("KAFKA_", "TRADES_", "CANDLES_", "TA_", "FEATURES_"))
-        }
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(PREFIXES)}
         log = self._folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(

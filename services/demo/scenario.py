@@ -1,14 +1,21 @@
-"""What the demo plays: a real hour of Kraken, months of a synthetic market, then a live-like stretch."""
+"""What the demo plays: a real hour of Kraken, a synthetic market and its news, then a live-like stretch."""
 
+import csv
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from services.common.timeframes import DAY_MS, MINUTE_MS, TIMEFRAMES, Timeframe, floor_ms, next_ms
 from services.demo.market import EXCHANGE, simulate, write_csv
+from services.news_signals.coin_list import load_coins
+from services.news_signals.coins import CoinFinder
 
 SAMPLE = Path(__file__).parent / "data" / "BTC-USD-kraken-2019-07-01T00.csv.gz"
 SAMPLE_TRADES = 2_672
+HEADLINES = Path(__file__).parent / "data" / "headlines.csv"
 HOUR_MS = 3_600_000
 SAMPLE_BEGIN_MS = 1_561_939_200_000
 
@@ -90,3 +97,37 @@ def synthetic(folder: Path) -> tuple[Play, Play]:
         Play(EXCHANGE, history, counts[0], candles[0], last_ms),
         Play(EXCHANGE, live, counts[1], candles[1], end_ms + AFTER_MS),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NewsPlay:
+    """A file of articles for one run of the news service, and what must come of it."""
+
+    path: Path
+    articles: int
+    #: Signals by coin.
+    signals: Counter[str]
+
+
+def headlines(folder: Path) -> tuple[NewsPlay, NewsPlay]:
+    """The news of the synthetic market: that of its history, and that of its live-like stretch."""
+    with HEADLINES.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    last_ms = HISTORY_BEGIN_MS + max(HISTORY_DAYS.values()) * DAY_MS
+    parts: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
+    for row in rows:
+        observed_ms = datetime.fromisoformat(row["observed_at"]).timestamp() * 1000
+        parts[observed_ms >= last_ms].append(row)
+    return _news_play(parts[0], folder / "news.csv"), _news_play(parts[1], folder / "live-news.csv")
+
+
+def _news_play(rows: Sequence[dict[str, str]], path: Path) -> NewsPlay:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    finder = CoinFinder(load_coins())
+    signals: Counter[str] = Counter()
+    for row in rows:
+        signals.update(finder.find(row["title"], row["body"], row["coins"].split()).coins)
+    return NewsPlay(path, len(rows), signals)

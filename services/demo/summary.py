@@ -36,6 +36,23 @@ def newest_table(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def sentiment_table(rows: Iterable[Mapping[str, Any]], signals: Mapping[str, int]) -> str:
+    """Windowed sentiment of the coins with most signals, a line each."""
+    windows = ("1h", "24h")
+    heads = "".join(f"{f'news {w}':>10}{f'mean {w}':>10}{f'ewma {w}':>10}" for w in windows)
+    lines = [f"  {'sentiment':<19}{'signals':>8}  {'as of (UTC)':<16}{heads}"]
+    ordered = sorted(rows, key=lambda row: (-signals.get(row["coin"], 0), row["coin"]))
+    for row in ordered[:6]:
+        at = datetime.fromtimestamp(row["as_of_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        cells = ""
+        for window in windows:
+            cells += f"{row[f'news_count_{window}']:10d}"
+            for name in (f"sentiment_mean_{window}", f"sentiment_ewma_{window}"):
+                cells += "         -" if row[name] is None else f"{row[name]:+10.3f}"
+        lines.append(f"  {row['coin']:<19}{signals.get(row['coin'], 0):8d}  {at:<16}{cells}")
+    return "\n".join(lines)
+
+
 def ways_to_query(store: Path, plot: Path | None, query_url: str | None = None) -> str:
     """Where everything is and what to type next."""
     lines = [
@@ -43,7 +60,8 @@ def ways_to_query(store: Path, plot: Path | None, query_url: str | None = None) 
         *([f"  plot     {plot}"] if plot else []),
         "  query    make query                                # newest vector of every series",
         "           make query sql=\"SELECT end_ms, close, rsi_14 FROM ta WHERE timeframe = '1h' LIMIT 5\"",
-        f"  python   from services.features import open_store; open_store('{store}').latest(",
+        "           make sentiment text='Ether slides while Bitcoin holds its ground'",
+        f"  python   from services.features import open_store; open_store('{store}').vector(",
         "               'BTC/USD', '1h', exchange='simulated')",
     ]
     if query_url is None:
@@ -52,7 +70,8 @@ def ways_to_query(store: Path, plot: Path | None, query_url: str | None = None) 
         )
     else:
         lines.append(
-            f"  http     {query_url}/features/ta/latest?pair=BTC/USD&timeframe=1m   docs: {query_url}/docs"
+            f"  http     {query_url}/features/combined/latest?pair=BTC/USD&timeframe=1m   "
+            f"docs: {query_url}/docs"
         )
     return "\n".join(lines)
 

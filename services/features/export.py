@@ -1,13 +1,15 @@
 """`python -m services.features.export --out DIR` writes the closed rows as Parquet files.
 
 One file a series, partitioned the way DuckDB, Polars, pandas and Spark read without being told:
-``DIR/ta/exchange=kraken/pair=BTC%2FUSD/timeframe=1m/ta_1.parquet``.
+``DIR/ta/exchange=kraken/pair=BTC%2FUSD/timeframe=1m/ta_1.parquet``, and a coin's news beside it in
+``DIR/sentiment/coin=BTC/sentiment_1.parquet``.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 
 from services.common.errors import QueryError, ServiceError, StoreError
 from services.features.groups import FeatureGroup
+from services.features.joins import base_coin
 from services.features.query import store_path
 from services.features.stores.contract import Reader
 from services.features.stores.sqlite_reader import SqliteReader
@@ -41,19 +44,21 @@ def export(
     group: str = "ta",
     pairs: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
+    coins: Sequence[str] | None = None,
     start: Time | None = None,
     end: Time | None = None,
 ) -> list[Written]:
-    """Write the closed rows with ``start <= end_ms <= end``, one file a series; what was written.
+    """Write the closed rows with ``start <= event time <= end``, one file a series; what was written.
 
-    A file appears under its name when it is complete. Key columns are in the path, not in the file.
+    `pairs` and `timeframes` choose series of `ta`, `coins` those of the groups of news. A file appears
+    under its name when it is complete. Key columns are in the path, not in the file.
     Raises `QueryError`, `StoreError`.
     """
     described = store.groups().get(group)
     if described is None:
         raise QueryError(f"unknown feature group {group!r}")
     written = []
-    for row in _series(store, group, pairs, timeframes):
+    for row in _series(store, group, pairs, timeframes, coins):
         key = {name: str(row[name]) for name in described.key}
         folder = out.joinpath(group, *(f"{name}={quote(value, '')}" for name, value in key.items()))
         pages = _pages(store, described, key, start, end)
@@ -67,36 +72,44 @@ def export(
 
 
 def _series(
-    store: Reader, group: str, pairs: Sequence[str] | None, timeframes: Sequence[str] | None
+    store: Reader,
+    group: str,
+    pairs: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+    coins: Sequence[str] | None,
 ) -> Iterator[dict[str, object]]:
-    for pair in pairs or (None,):
-        for timeframe in timeframes or (None,):
-            yield from store.latest_all(pair, timeframe, group=group)
+    for pair, timeframe, coin in product(pairs or (None,), timeframes or (None,), coins or (None,)):
+        yield from store.latest_all(pair, timeframe, group=group, coin=coin)
 
 
 def _pages(
     store: Reader, group: FeatureGroup, key: dict[str, str], start: Time | None, end: Time | None
 ) -> Iterator[pa.Table]:
     """The history of one series, a page at a time, so that the memory does not grow with it."""
-    since: Time | None = start
+    since, after = start, None
     while True:
         page = store.history(
-            key["pair"],
-            key["timeframe"],
+            key.get("pair"),
+            key.get("timeframe"),
             since,
             end,
-            exchange=key["exchange"],
+            exchange=key.get("exchange"),
             limit=PAGE_ROWS,
             group=group.name,
+            coin=key.get("coin"),
+            after=after,
         )
         if page.num_rows:
             yield page
         if page.num_rows < PAGE_ROWS:
             return
         last: int = page[group.event_time][-1].as_py()
-        if end is not None and last >= to_ms(end):
+        if group.within:
+            since, after = last, page[group.within[0]][-1].as_py()
+        elif end is not None and last >= to_ms(end):
             return
-        since = last + 1
+        else:
+            since = last + 1
 
 
 def _write(path: Path, pages: Iterator[pa.Table], key: Sequence[str]) -> Written | None:
@@ -115,28 +128,41 @@ def _write(path: Path, pages: Iterator[pa.Table], key: Sequence[str]) -> Written
     return Written(path, rows, path.stat().st_size)
 
 
+def _export(store: SqliteReader, group: str, asked: argparse.Namespace) -> list[Written]:
+    """One group, as the command line asks for it."""
+    chosen: dict[str, Sequence[str] | None] = {"pairs": asked.pair, "timeframes": asked.timeframe}
+    found = store.groups().get(group)
+    if found is not None and "coin" in found.key:
+        coins = asked.coin
+        if coins is None and asked.pair is not None:
+            # Of a pair that nobody writes about there is no news, which is no error.
+            known = {coin for (coin,) in store.series(group)}
+            coins = sorted(known & {base_coin(pair) for pair in asked.pair})
+            if not coins:
+                return []
+        chosen = {"coins": coins}
+    return export(store, asked.out, group=group, start=asked.start, end=asked.end, **chosen)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m services.features.export", description="Write the features as Parquet files."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--pair", action="append", help="like BTC/USD; may be given several times")
+    parser.add_argument("--group", action="append", help="like sentiment; all groups without it")
+    parser.add_argument("--pair", action="append", help="like BTC/USD; of news, that of its base coin")
     parser.add_argument("--timeframe", action="append", help="like 1m; may be given several times")
+    parser.add_argument("--coin", action="append", help="like BTC; may be given several times")
     parser.add_argument("--from", dest="start", help="first event time, ISO 8601 or epoch ms")
     parser.add_argument("--to", dest="end", help="last event time, ISO 8601 or epoch ms")
     parser.add_argument("--store", help="path of the store (FEATURES_STORE_PATH)")
     asked = parser.parse_args(arguments)
     try:
         with SqliteReader(store_path(asked.store)) as store:
-            written = export(
-                store,
-                asked.out,
-                pairs=asked.pair,
-                timeframes=asked.timeframe,
-                start=asked.start,
-                end=asked.end,
-            )
+            written = [
+                file for group in asked.group or store.groups() for file in _export(store, group, asked)
+            ]
     except ServiceError as error:
         sys.stderr.write(f"export: {' '.join(str(error).split())}\n")
         return 1

@@ -8,6 +8,7 @@ a reader needs nothing but the file.
 from dataclasses import dataclass
 
 from services.common.columns import TA_COLUMNS, Column
+from services.features.news_columns import NEWS_SIGNAL_COLUMNS, SENTIMENT_COLUMNS
 
 #: The store adds it to every group; it tells when a row was written, not when it was known.
 INGESTED = Column("ingested_at_ms", "int", "ms", "When the store wrote this row, UTC epoch")
@@ -17,9 +18,11 @@ INGESTED = Column("ingested_at_ms", "int", "ms", "When the store wrote this row,
 class FeatureGroup:
     """One group of features. Rows are tuples in the order of `columns`, without `ingested_at_ms`.
 
-    `revision` and `closed` name the columns that say which of two rows of the same time is the newer
-    one, and whether a row is final. `sparse` names columns that are null wherever nothing happened, as
-    opposed to null until warm.
+    The key is the first columns. Offline a row has its key, its event time and the columns `within` to
+    itself; a group without those has one row of a key at a time. `revision` and `closed` name the columns
+    that say which of two such rows is the newer one, and whether a row is final; in a group without
+    them the later write is newer, and every row final. `sparse` names columns that are null wherever
+    nothing happened, as opposed to null until warm.
     """
 
     name: str
@@ -28,9 +31,10 @@ class FeatureGroup:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     event_time: str
-    revision: str = "revision"
-    closed: str = "closed"
+    revision: str | None = None
+    closed: str | None = None
     sparse: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -46,6 +50,17 @@ class FeatureGroup:
     def names(self) -> tuple[str, ...]:
         """Names of the columns as they are in the store."""
         return tuple(column.name for column in self.stored)
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """What names a row offline."""
+        return (*self.key, self.event_time, *self.within)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """What decides, compared in turn, which of two rows of a key is the newest and stays online."""
+        states = (name for name in (self.closed, self.revision) if name is not None)
+        return (self.event_time, *states, *self.within)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -69,8 +84,31 @@ TA = FeatureGroup(
     columns=TA_COLUMNS,
     key=("exchange", "pair", "timeframe"),
     event_time="end_ms",
+    revision="revision",
+    closed="closed",
     sparse=("vwap", "flow_imbalance_1"),
 )
 
+NEWS_SIGNALS = FeatureGroup(
+    name="news_signals",
+    version=1,
+    description="What each article says of each coin that it is about",
+    columns=NEWS_SIGNAL_COLUMNS,
+    key=("coin",),
+    event_time="observed_at_ms",
+    within=("story_id",),
+)
+
+SENTIMENT = FeatureGroup(
+    name="sentiment",
+    version=1,
+    description="News of each coin over the last 15 minutes to 24 hours; a row holds until the next",
+    columns=SENTIMENT_COLUMNS,
+    key=("coin",),
+    event_time="as_of_ms",
+    # A window without news has no mean.
+    sparse=tuple(column.name for column in SENTIMENT_COLUMNS if column.nullable),
+)
+
 #: Every group the service writes. A new version of a group is a new table beside the old one.
-GROUPS: dict[str, FeatureGroup] = {group.name: group for group in (TA,)}
+GROUPS: dict[str, FeatureGroup] = {group.name: group for group in (TA, NEWS_SIGNALS, SENTIMENT)}

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import QueryError, ServiceError
+from services.features.groups import SENTIMENT
+from services.features.joins import base_coin
 from services.features.stores.location import parse_location
 from services.features.stores.sqlite_reader import SqliteReader
 from services.features.times import iso
 
 #: What a glance at a market needs; of these, the columns that hold something are shown.
 SHOWN = ("rsi_14", "macd_hist", "bb_upper", "bb_lower", "adx_14", "atr_14", "sma_28", "ema_7")
+SHOWN_SENTIMENT = tuple(
+    f"{name}_{window}" for window in ("1h", "24h") for name in ("news_count", "sentiment_mean")
+)
 MAX_CELL = 40
 
 
@@ -20,16 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Ask the store from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m services.features.query",
-        description="Print the newest feature vector of each series, the newest rows of one series "
-        "(--pair and --timeframe), or the answer to SQL (tables: ta, ta_online).",
+        description="Print the newest feature vector of each series and the newest sentiment of its coins, "
+        "the newest rows of one series (--pair and --timeframe, or --coin), or the answer to SQL (tables: "
+        "ta, news_signals, sentiment, and each with _online).",
     )
     parser.add_argument("--pair", help="like BTC/USD")
     parser.add_argument("--timeframe", help="like 1m")
     parser.add_argument("--exchange", help="like kraken")
+    parser.add_argument("--coin", help="like BTC: its newest sentiment")
     parser.add_argument("--limit", type=int, default=20, help="most rows to print (20)")
     parser.add_argument("--sql", help="a read-only query")
     parser.add_argument("--store", help="path of the store (FEATURES_STORE_PATH)")
     asked = parser.parse_args(arguments)
+    below: list[str] = []
     try:
         with SqliteReader(store_path(asked.store)) as store:
             if asked.limit < 1:
@@ -38,16 +46,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 names, rows = store.sql(asked.sql)
                 lines = table_text(names, rows[: asked.limit])
                 left_out = len(rows) - asked.limit
+            elif asked.coin is not None:
+                if asked.pair or asked.timeframe or asked.exchange:
+                    raise QueryError("--coin goes without --pair, --timeframe and --exchange")
+                lines = sentiment_text(newest_sentiment(store, asked.coin, asked.limit))
+                left_out = 0
             else:
                 vectors = newest(store, asked.pair, asked.timeframe, asked.exchange, asked.limit)
                 lines = vectors_text(vectors[: asked.limit])
                 left_out = len(vectors) - asked.limit
+                if (of_coins := sentiment_of(store, asked.pair)) and asked.timeframe is None:
+                    below = ["", *sentiment_text(of_coins)]
     except ServiceError as error:
         sys.stderr.write(f"query: {' '.join(str(error).split())}\n")
         return 1
     if left_out > 0:
         lines.append(f"… {left_out} more; see --limit")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join([*lines, *below]) + "\n")
     return 0
 
 
@@ -73,6 +88,35 @@ def newest(
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows[::-1]
     return store.latest_all(pair, timeframe, exchange)
+
+
+def newest_sentiment(store: SqliteReader, coin: str, limit: int) -> list[dict[str, Any]]:
+    """The newest rows of a coin's sentiment, newest first."""
+    table = store.history(group=SENTIMENT.name, coin=coin, limit=limit, newest=True)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows[::-1]
+
+
+def sentiment_of(store: SqliteReader, pair: str | None) -> list[dict[str, Any]]:
+    """The newest sentiment of each coin, or of a pair's base coin; empty where there is none."""
+    if SENTIMENT.name not in store.groups():
+        return []
+    rows = store.latest_all(group=SENTIMENT.name)
+    return [row for row in rows if pair is None or row["coin"] == base_coin(pair)]
+
+
+def sentiment_text(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows of sentiment as lines of an aligned table."""
+    names = ["coin", "as of (UTC)", "last news (UTC)", *SHOWN_SENTIMENT]
+    cells = [
+        (
+            row["coin"],
+            *(iso(row[name])[:19].replace("T", " ") for name in ("as_of_ms", "last_news_at_ms")),
+            *(row[name] for name in SHOWN_SENTIMENT),
+        )
+        for row in rows
+    ]
+    return table_text(names, cells)
 
 
 def vectors_text(rows: Sequence[dict[str, Any]]) -> list[str]:

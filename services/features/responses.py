@@ -6,6 +6,11 @@ from pydantic import BaseModel, Field
 
 type Value = float | int | bool | str | None
 
+_PAIR = Field(examples=["BTC/USD"])
+_TIMEFRAME = Field(examples=["1m"])
+_COIN = Field(examples=["BTC"])
+_NEXT_FROM = Field(description="`from` of the next page when `limit` cut this one", examples=[1767225660000])
+
 
 class ColumnInfo(BaseModel):
     """One column of a feature group."""
@@ -35,12 +40,12 @@ class Groups(BaseModel):
 
 
 class Vector(BaseModel):
-    """The newest feature vector of a series."""
+    """The newest feature vector of a pair."""
 
     group: str = Field(examples=["ta"])
     exchange: str = Field(examples=["kraken"])
-    pair: str = Field(examples=["BTC/USD"])
-    timeframe: str = Field(examples=["1m"])
+    pair: str = _PAIR
+    timeframe: str = _TIMEFRAME
     end_ms: int = Field(description="Event time, UTC epoch ms", examples=[1767225600000])
     end_time: str = Field(examples=["2026-01-01T00:00:00.000Z"])
     closed: bool = Field(description="False for an update of a candle that is still open")
@@ -58,18 +63,57 @@ class Vectors(BaseModel):
     vectors: list[Vector]
 
 
+class CoinVector(BaseModel):
+    """The newest row of a coin in `news_signals` or `sentiment`."""
+
+    group: str = Field(examples=["sentiment"])
+    coin: str = _COIN
+    event_time_ms: int = Field(description="`observed_at_ms` or `as_of_ms`", examples=[1767225600000])
+    event_time: str = Field(examples=["2026-01-01T00:00:00.000Z"])
+    age_s: float = Field(description="Seconds since the event time")
+    stale: bool | None = Field(
+        description="Whether the newest sentiment counts news in a window that it must have left since; "
+        "null for news_signals, since nobody knows when news comes"
+    )
+    features: dict[str, Value] = Field(
+        description="Every other column, with `seconds_since_news` as of now for sentiment; a window "
+        "without news is null",
+        examples=[{"news_count_1h": 3, "sentiment_mean_1h": 0.31, "sentiment_mean_15m": None}],
+    )
+
+
+class CoinVectors(BaseModel):
+    """The newest row of each coin that fits."""
+
+    vectors: list[CoinVector]
+
+
 class History(BaseModel):
     """Closed rows of one series, oldest first."""
 
     group: str = Field(examples=["ta"])
-    pair: str = Field(examples=["BTC/USD"])
-    timeframe: str = Field(examples=["1m"])
+    pair: str = _PAIR
+    timeframe: str = _TIMEFRAME
     count: int = Field(examples=[1])
-    next_from: int | None = Field(
-        description="`from` of the next page when `limit` cut this one", examples=[1767225660000]
-    )
+    next_from: int | None = _NEXT_FROM
     rows: list[dict[str, Value]] = Field(
         examples=[[{"end_ms": 1767225600000, "close": 97123.5, "rsi_14": 55.1}]]
+    )
+
+
+class CoinHistory(BaseModel):
+    """Rows of one coin, oldest first."""
+
+    group: str = Field(examples=["news_signals"])
+    coin: str = _COIN
+    count: int = Field(examples=[1])
+    next_from: int | None = _NEXT_FROM
+    next_after: str | None = Field(
+        description="`after` of the next page when that one begins amid signals of one time",
+        examples=["b5c1e0"],
+    )
+    rows: list[dict[str, Value]] = Field(
+        examples=[[{"observed_at_ms": 1767225600000, "story_id": "b5c1e0", "score": 0.42}]]
     )
 
 

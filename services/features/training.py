@@ -3,13 +3,11 @@
 The rule against look-ahead: a feature column holds only what was known at the row's `known_at_ms`; only
 the label looks ahead, and never past the end of the asked range, so that a set that ends where another
 begins shares nothing with it. For `ta` rows `known_at_ms` is the end of the candle: every trade in it
-had happened by then, and so had those of a correction, which only arrived late.
-
-Sentiment joins here later: before `label_returns`, as of `known_at_ms` against the time a story was
-*observed* (not published), the newest row at or before it for each coin.
+had happened by then, and so had those of a correction, which only arrived late. Sentiment joins as of
+`known_at_ms` by the times at which stories were *observed*, not published (`joins.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +15,8 @@ import pyarrow.compute as pc
 
 from services.common.errors import QueryError
 from services.common.timeframes import FIXED_MS, next_ms
-from services.features.groups import FeatureGroup
+from services.features.groups import SENTIMENT, FeatureGroup
+from services.features.joins import default_names, joined_names
 
 # Arrow's arrays are generic for the type checker only; this alias is evaluated by nobody else.
 type Values = pa.Array[Any]
@@ -25,20 +24,22 @@ type Values = pa.Array[Any]
 MAX_HORIZON = 100_000
 
 
-def training_columns(group: FeatureGroup, features: Sequence[str] | None) -> list[str]:
-    """The feature columns asked for; by default all that are not null wherever nothing happened.
+def training_columns(
+    group: FeatureGroup, features: Sequence[str] | None, has_news: Callable[[], bool]
+) -> list[str]:
+    """The feature columns asked for, of `group` or of what sentiment adds to it.
 
+    By default all that are not null wherever nothing happened; those of sentiment only with `has_news`.
     Raises `QueryError` that names what there is.
     """
     if features is None:
-        return [name for name in group.features if name not in group.sparse]
+        names = [name for name in group.features if name not in group.sparse]
+        return [*names, *default_names(SENTIMENT)] if has_news() else names
     names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
-    unknown = [str(name) for name in names if name not in group.features]
+    known = (*group.features, *joined_names(SENTIMENT))
+    unknown = [str(name) for name in names if name not in known]
     if unknown or not names:
-        raise QueryError(
-            f"unknown feature {', '.join(unknown)[:100]} in group {group.name}; "
-            f"known: {', '.join(group.features)}"
-        )
+        raise QueryError(f"unknown feature {', '.join(unknown)[:100]}; known: {', '.join(known)}")
     return names
 
 
@@ -77,8 +78,8 @@ def label_returns(
     empty = [name for name in features if result[name].null_count == result.num_rows]
     if result.num_rows and not complete.num_rows and empty:
         raise QueryError(
-            f"no row is complete: {', '.join(empty)} null in all {result.num_rows} rows (not warm yet, or "
-            "left out by TA_INDICATORS); choose other features, or dropna=False"
+            f"no row is complete: {', '.join(empty)} null in all {result.num_rows} rows (not warm yet, "
+            "left out by TA_INDICATORS, or without news); choose other features, or dropna=False"
         )
     return complete
 

@@ -19,7 +19,8 @@ from services.features.api import build_router
 from services.features.export import export
 from services.features.groups import TA
 from services.features.query import main as query
-from tests.features.rows import make_store, ta_row, tuples
+from services.features.sentiment import SentimentWriter
+from tests.features.rows import T0, make_store, signal, ta_row, tuples
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -71,6 +72,9 @@ def demo_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 ]
                 store.write(TA, tuples(rows))
         store.write(TA, tuples([ta_row(0, timeframe="1h", exchange="kraken")]))
+        writer = SentimentWriter(store, lambda: T0 + 10 * 86_400_000)
+        for coin in ("BTC", "ETH"):
+            writer.write(coin, [signal(hour * 3_600_000, f"s{hour}", coin=coin) for hour in range(20)])
     return path
 
 
@@ -94,7 +98,12 @@ def test_every_topic_is_in_the_readme_with_how_long_it_is_kept() -> None:
 def test_every_setting_is_in_the_example_file(part: str) -> None:
     settings = SETTINGS[part]
     prefix = settings.model_config["env_prefix"]
-    named = re.findall(rf"^# ({prefix}\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    text = (ROOT / ".env.example").read_text()
+    named = [
+        name
+        for name in re.findall(rf"^# ({prefix}\w+)=", text, re.MULTILINE)
+        if not name.startswith(settings.other_prefixes)
+    ]
     assert named == [f"{prefix}{field.upper()}" for field in settings.model_fields]
 
 
@@ -126,7 +135,7 @@ def test_every_setting_that_a_document_names_exists(name: str) -> None:
     }
     text = "\n".join(code_of(TEXTS[name]))
     assert (
-        set(re.findall(r"\b(?:KAFKA|TRADES|CANDLES|TA|FEATURES)_[A-Z_]*[A-Z]\b", text))
+        set(re.findall(r"\b(?:KAFKA|TRADES|CANDLES|TA|NEWS|FEATURES)_[A-Z_]*[A-Z]\b", text))
         - known
         - {"KAFKA_SASL"}
         == set()
@@ -159,7 +168,7 @@ def test_every_metric_is_in_the_architecture() -> None:
         for metric in re.findall(r"\.(?:counter|gauge|histogram)\(\s*\"(\w+)\"", path.read_text())
     }
     shown = re.findall(
-        r"^\| (?:every|trades|candles|ta|features) \| (`.*) \|$", TEXTS["ARCHITECTURE.md"], re.M
+        rf"^\| (?:every|{'|'.join(SERVICES)}) \| (`.*) \|$", TEXTS["ARCHITECTURE.md"], re.MULTILINE
     )
     named = {metric for row in shown for metric in re.findall(r"`(\w+)`", row)}
     assert named == made
@@ -175,6 +184,9 @@ def test_the_python_examples_run(demo_store: Path) -> None:
     assert seen["history"].num_rows == 30
     # The last three hours of each pair have no label yet.
     assert seen["training"].num_rows == 2 * 27
+    assert max(seen["training"]["news_count_24h"].to_pylist()) == 20
+    assert seen["sentiment"].num_rows > 20
+    assert seen["scored"].coins["ETH"].signal == -1
     assert dict(seen["counts"].fetchall()) == {"BTC/USD": 61, "ETH/USD": 60}
     assert seen["hours"].height == 61
     assert len(seen["frame"]) == 121
@@ -201,10 +213,10 @@ def test_the_http_examples_are_answered(demo_store: Path) -> None:
     )
     app = build_http_app("features", {}, Health(60), Metrics(), [router])
     paths = re.findall(r"^curl 'http://127\.0\.0\.1:8004(.*)'$", TEXTS["README.md"], re.MULTILINE)
-    assert len(paths) == 2
+    assert len(paths) == 3
     server = HttpServer(app, "127.0.0.1", 0)
     server.start()
     try:
-        assert [requests.get(server.url + path, timeout=10).status_code for path in paths] == [200, 200]
+        assert [requests.get(server.url + path, timeout=10).status_code for path in paths] == [200] * 3
     finally:
         server.stop()

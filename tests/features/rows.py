@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from services.common.messages import TaRow
+from services.common.news import NewsSignal
 from services.common.timeframes import next_ms
-from services.features.groups import TA
+from services.features.groups import GROUPS, FeatureGroup
 from services.features.stores.sqlite import SqliteStore
 
 #: Monday, 2024-01-01, the start of an interval of every timeframe.
@@ -55,10 +56,57 @@ def tuples(rows: Iterable[Any]) -> list[tuple[Any, ...]]:
     return [msgspec.structs.astuple(row) for row in rows]
 
 
-def make_store(path: Path) -> SqliteStore:
+def signal(
+    at_ms: int = 0,
+    story: str = "s",
+    score: float = 0.5,
+    *,
+    coin: str = "BTC",
+    relevance: float = 1.0,
+    novelty: float = 1.0,
+    **values: Any,
+) -> NewsSignal:
+    """What a story that was observed `at_ms` after T0 says of a coin."""
+    positive = max(score, 0.0)
+    negative = max(-score, 0.0)
+    fields: dict[str, Any] = {
+        "story_id": story,
+        "coin": coin,
+        "score": score,
+        "p_pos": positive,
+        "p_neu": 1 - positive - negative,
+        "p_neg": negative,
+        "signal": (score > 0.2) - (score < -0.2),
+        "confidence": max(positive, negative, 1 - positive - negative),
+        "relevance": relevance,
+        "novelty": novelty,
+        "engine": "test",
+        "model_version": "1",
+        "published_at_ms": T0 + at_ms - 1_000,
+        "observed_at_ms": T0 + at_ms,
+        "scored_at_ms": T0 + at_ms + 20,
+    }
+    return NewsSignal(**(fields | values))
+
+
+def make_store(path: Path, groups: Iterable[FeatureGroup] = tuple(GROUPS.values())) -> SqliteStore:
     store = SqliteStore(path, clock_ms=lambda: T0)
-    store.ensure_group(TA)
+    for group in groups:
+        store.ensure_group(group)
     return store
+
+
+def sentiment_contents(store: SqliteStore) -> list[list[tuple[Any, ...]]]:
+    """All rows of the groups of news and their online tables, in order."""
+    return [
+        store.sql(f"SELECT * FROM {table} ORDER BY {order}")[1]
+        for table, order in (
+            ("news_signals", "coin, observed_at_ms, story_id"),
+            ("news_signals_online", "coin"),
+            ("sentiment", "coin, as_of_ms"),
+            ("sentiment_online", "coin"),
+        )
+    ]
 
 
 def contents(store: SqliteStore) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:

@@ -65,8 +65,9 @@ BTC = {"pair": "BTC/USD", "timeframe": "1m"}
 
 
 def test_groups_explains_every_column(url: str) -> None:
-    (group,) = get(f"{url}/groups").json()["groups"]
-    assert group["name"] == "ta"
+    groups = get(f"{url}/groups").json()["groups"]
+    assert [group["name"] for group in groups] == ["news_signals", "sentiment", "ta"]
+    group = groups[2]
     assert [column["name"] for column in group["columns"]] == list(TA.names)
     assert group["columns"][15]["unit"] == "percent"
 

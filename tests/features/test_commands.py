@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -19,9 +20,10 @@ from services.common.runner import Context
 from services.common.settings import BrokerSettings
 from services.features import export, pipeline, query
 from services.features.groups import TA
+from services.features.sentiment import SentimentWriter
 from services.features.settings import FeaturesSettings
 from services.features.stores.sqlite_reader import SqliteReader
-from tests.features.rows import MINUTE, T0, make_store, ta_row, tuples
+from tests.features.rows import MINUTE, T0, make_store, signal, ta_row, tuples
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +65,41 @@ def test_query_of_one_series_prints_its_newest_rows_first(
     assert [line.split()[4] for line in lines[1:]] == ["02:30:00", "02:29:00", "02:28:00"]
 
 
+@pytest.fixture
+def with_news(filled: Path) -> Path:
+    with make_store(filled) as store:
+        writer = SentimentWriter(store, lambda: T0 + 150 * MINUTE)
+        writer.write("BTC", [signal(i * MINUTE, "s", 0.5) for i in range(100, 103)])
+        writer.write("SOL", [signal(90 * MINUTE, story, -0.25, coin="SOL") for story in "abcdef"])
+    return filled
+
+
+def test_query_prints_the_sentiment_of_each_coin_below_the_vectors(
+    with_news: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert query.main(["--store", str(with_news)]) == 0
+    *vectors, empty, header, btc, sol = capsys.readouterr().out.splitlines()
+    assert (len(vectors), empty) == (4, "")
+    assert header.split()[:1] == ["coin"]
+    assert btc.split() == [
+        *("BTC", "2024-01-01", "01:57:00", "2024-01-01", "01:42:00"),
+        *("3", "0.5", "3", "0.5"),
+    ]
+    assert sol.split()[-4:] == ["0", "-", "6", "-0.25"]
+    assert query.main(["--store", str(with_news), "--pair", "BTC/USD"]) == 0
+    assert "SOL" not in capsys.readouterr().out
+    assert query.main(["--store", str(with_news), "--pair", "ETH/USD"]) == 0
+    assert "coin" not in capsys.readouterr().out
+
+
+def test_query_of_a_coin_prints_its_newest_sentiment_first(
+    with_news: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert query.main(["--store", str(with_news), "--coin", "BTC", "--limit", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines[1:]] == ["01:57:00", "01:56:00", "01:55:00", "01:42:00"]
+
+
 def test_query_limits_what_it_prints_and_says_so(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query.main(["--store", str(filled), "--limit", "1"]) == 0
     assert "2 more" in capsys.readouterr().out
@@ -86,6 +123,8 @@ def test_query_answers_sql(filled: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--sql", "DELETE FROM ta_1"], "readonly"),
         (["--sql", "SELECT"], "SQL"),
         (["--limit", "0"], "--limit"),
+        (["--coin", "DOGE"], "known: none yet"),
+        (["--coin", "BTC", "--pair", "BTC/USD"], "without --pair"),
     ],
 )
 def test_query_says_what_is_wrong_in_one_line(
@@ -149,6 +188,59 @@ def test_an_export_of_many_pages_neither_loses_nor_repeats_rows(
         assert times == [T0 + (i + 1) * MINUTE for i in range(100)]
 
 
+def exported(out: Path) -> list[str]:
+    return sorted(str(file.relative_to(out)) for file in out.rglob("*.parquet"))
+
+
+def test_export_writes_news_and_sentiment_by_coin(
+    with_news: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert export.main(["--store", str(with_news), "--out", str(out)]) == 0
+    assert exported(out)[:4] == [
+        f"{group}/coin={coin}/{group}_1.parquet"
+        for group in ("news_signals", "sentiment")
+        for coin in ("BTC", "SOL")
+    ]
+    assert len(exported(out)) == 7
+    assert pl.read_parquet(out / "sentiment").group_by("coin").len().sort("coin").rows() == [
+        ("BTC", 6),
+        ("SOL", 3),
+    ]
+    with SqliteReader(with_news) as store:
+        expected = store.history(group="news_signals", coin="SOL").drop_columns(["coin"])
+    file = (out / "news_signals" / "coin=SOL" / "news_signals_1.parquet").read_bytes()
+    assert pq.read_table(io.BytesIO(file)).equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folders"),
+    [
+        (["--pair", "BTC/USD"], ["news_signals/coin=BTC", "sentiment/coin=BTC", "ta/exchange=kraken"]),
+        (["--pair", "ETH/USD"], ["ta/exchange=kraken"]),
+        (["--group", "sentiment"], ["sentiment/coin=BTC", "sentiment/coin=SOL"]),
+        (["--group", "news_signals", "--coin", "SOL"], ["news_signals/coin=SOL"]),
+    ],
+)
+def test_an_export_can_be_of_a_group_a_pair_or_a_coin(
+    with_news: Path, tmp_path: Path, arguments: list[str], folders: list[str]
+) -> None:
+    out = tmp_path / "out"
+    assert export.main(["--store", str(with_news), "--out", str(out), *arguments]) == 0
+    assert sorted({"/".join(file.split("/")[:2]) for file in exported(out)}) == folders
+
+
+def test_pages_of_an_export_neither_lose_nor_repeat_signals_of_one_time(
+    with_news: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for page_rows in (1, 2, 3, 6):
+        monkeypatch.setattr(export, "PAGE_ROWS", page_rows)
+        with SqliteReader(with_news) as store:
+            (written,) = export.export(store, tmp_path, group="news_signals", coins=["SOL"])
+        stories = pq.read_table(io.BytesIO(written.path.read_bytes()))["story_id"].to_pylist()
+        assert stories == list("abcdef")
+
+
 def test_export_says_what_is_wrong_in_one_line(
     filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +249,8 @@ def test_export_says_what_is_wrong_in_one_line(
         (["--out", str(tmp_path / "out"), "--pair", "DOGE/USD"], "known: BTC/USD"),
         (["--out", str(tmp_path / "file")], "cannot write"),
         (["--out", str(tmp_path / "out"), "--from", "tomorrow"], "is no time"),
+        (["--out", str(tmp_path / "out"), "--group", "moods"], "unknown feature group"),
+        (["--out", str(tmp_path / "out"), "--coin", "DOGE"], "known: none yet"),
     ):
         assert export.main(["--store", str(filled), *arguments]) == 1
         error = capsys.readouterr().err
@@ -230,6 +324,9 @@ class _NoStream:
 
     def add_step(self, source: str, *_: object, **__: object) -> None:
         self.steps.append(source)
+
+    def on_tick(self, callback: Callable[[], None]) -> None:
+        pass
 
     def run(self) -> None:
         pass

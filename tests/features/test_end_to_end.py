@@ -3,7 +3,7 @@
 import json
 import os
 import re
-import signal
+import signal as signals
 import subprocess
 import sys
 import time
@@ -18,9 +18,9 @@ from confluent_kafka import Consumer, Producer
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker, free_port
 from services.common.messages import batch_headers, encode, series_key
 from services.common.settings import BrokerSettings
-from services.common.topics import ensure_topics
+from services.common.topics import HOUR_MS, ensure_topics
 from services.features import open_store
-from tests.features.rows import ta_row
+from tests.features.rows import MINUTE, T0, signal, ta_row
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 40.0
@@ -62,11 +62,17 @@ def dead_letters(broker: EmbeddedBroker, count: int) -> list[dict[str, Any]]:
     return letters
 
 
-def send(broker: EmbeddedBroker, rows: list[Any] | bytes | None, key: bytes | None) -> None:
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def send(
+    broker: EmbeddedBroker, rows: list[Any] | bytes | None, key: bytes | None, topic: str = "ta"
+) -> None:
     producer = Producer({"bootstrap.servers": broker.address, "batch.num.messages": 1})
     value = rows if isinstance(rows, bytes) or rows is None else encode(rows)
     headers: Any = batch_headers(time.time_ns() // 1_000_000)
-    producer.produce("ta", value=value, key=key, headers=headers)
+    producer.produce(topic, value=value, key=key, headers=headers)
     assert producer.flush(20) == 0
 
 
@@ -76,7 +82,7 @@ def test_ta_messages_become_features_and_sigterm_ends_with_code_0(tmp_path: Path
     port = free_port()
     with EmbeddedBroker() as broker:
         kafka = {**EMBEDDED_ENV, "KAFKA_BROKERS": broker.address}
-        ensure_topics(BrokerSettings.load(environ=kafka), ("ta", "dead_letters"))
+        ensure_topics(BrokerSettings.load(environ=kafka), ("ta", "news_signals", "dead_letters"))
         env = {
             **os.environ,
             **kafka,
@@ -90,6 +96,9 @@ def test_ta_messages_become_features_and_sigterm_ends_with_code_0(tmp_path: Path
         send(broker, b"no json", key)
         send(broker, None, key)
         send(broker, [ta_row(0)], None)
+        # News of the time of the candles, and what nobody can have seen yet.
+        send(broker, [signal(30 * MINUTE, "old", 0.5)], b"BTC", "news_signals")
+        send(broker, [signal(now_ms() + HOUR_MS - T0, "future")], b"BTC", "news_signals")
         for start in range(2):
             log = tmp_path / f"log{start}"
             with log.open("w") as errors:
@@ -98,7 +107,9 @@ def test_ta_messages_become_features_and_sigterm_ends_with_code_0(tmp_path: Path
                 )
             try:
                 check_over_http(f"http://127.0.0.1:{port}", process, broker, key, 50 + start)
-                process.send_signal(signal.SIGTERM)
+                if start == 0:
+                    check_news_over_http(f"http://127.0.0.1:{port}", process, broker)
+                process.send_signal(signals.SIGTERM)
                 asked_at = time.monotonic()
                 assert process.wait(timeout=20) == 0, log.read_text()
                 assert time.monotonic() - asked_at < 10
@@ -106,11 +117,40 @@ def test_ta_messages_become_features_and_sigterm_ends_with_code_0(tmp_path: Path
                 process.kill()
                 process.wait()
             assert "Traceback" not in log.read_text()
-        letters = dead_letters(broker, 2)
-    assert sorted(letter["reason"] for letter in letters[:2]) == ["bad_json", "null_key"]
+        letters = dead_letters(broker, 3)
+    assert sorted(letter["reason"] for letter in letters) == ["bad_json", "future_event", "null_key"]
     with open_store(store_path) as store:
         closes = store.history("BTC/USD", "1m", columns=["rsi_14"])
         assert closes["rsi_14"].to_pylist() == [float(i) for i in range(52)]
+        names = ["rsi_14", "news_count_15m", "sentiment_mean_15m"]
+        training = store.training_set("BTC/USD", "1m", features=names)
+        # The candles that end from minute 30 until before minute 45.
+        assert training["rsi_14"].to_pylist() == [float(i) for i in range(29, 44)]
+        assert set(training["sentiment_mean_15m"].to_pylist()) == {0.5}
+
+
+def check_news_over_http(url: str, process: subprocess.Popen[Any], broker: EmbeddedBroker) -> None:
+    """News can be asked for, and what only time changes changes without a message."""
+    # It leaves the window of 15 minutes soon, when it has long been stored.
+    fresh_ms = now_ms() - 15 * MINUTE + 3_000
+    send(broker, [signal(fresh_ms - T0, "fresh", coin="ETH")], b"ETH", "news_signals")
+
+    def emptied() -> dict[str, Any] | None:
+        answer = requests.get(f"{url}/features/sentiment/latest", params={"coin": "ETH"}, timeout=10)
+        vector = answer.json()
+        left = answer.status_code == 200 and vector["event_time_ms"] == fresh_ms + 15 * MINUTE
+        return vector if left else None
+
+    vector = until(emptied, process)
+    assert (vector["features"]["news_count_15m"], vector["features"]["sentiment_mean_15m"]) == (0, None)
+    assert vector["features"]["news_count_1h"] >= 1
+    known = requests.get(f"{url}/features/news_signals/latest", timeout=10).json()["vectors"]
+    assert [(v["coin"], v["features"]["story_id"]) for v in known] == [("BTC", "old"), ("ETH", "fresh")]
+    stored_ms = known[1]["features"]["ingested_at_ms"]
+    assert stored_ms < vector["event_time_ms"] <= vector["features"]["ingested_at_ms"]
+    query = {"pair": "BTC/USD", "timeframe": "1m"}
+    combined = requests.get(f"{url}/features/combined/latest", params=query, timeout=10).json()
+    assert combined["features"]["news_count_1h"] == 1
 
 
 def check_over_http(

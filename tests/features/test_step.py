@@ -13,7 +13,8 @@ from services.common.metrics import Metrics
 from services.common.stream import Message, StepResult
 from services.common.timeframes import TIMEFRAMES
 from services.features.groups import TA
-from services.features.pipeline import FeaturesStep, is_loopback, plausible
+from services.features.pipeline import is_loopback
+from services.features.steps import FeaturesStep, plausible
 from services.features.stores.sqlite import SqliteStore
 from tests.features.rows import MINUTE, T0, ta_row
 

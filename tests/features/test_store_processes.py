@@ -1,14 +1,14 @@
 """Several processes on one store: readers beside a writer, killed writers, read-only folders."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
@@ -16,7 +16,9 @@ from services.common.errors import StoreError
 from services.features.groups import TA
 from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_reader import SqliteReader
-from tests.features.rows import make_store, ta_row, tuples
+from services.features.windows import Observed, sentiment_rows
+from tests.features import news_writer_process
+from tests.features.rows import T0, make_store, ta_row, tuples
 from tests.features.writer_process import BATCH
 
 ROOT = Path(__file__).parents[2]
@@ -41,9 +43,7 @@ def writing(path: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
 
 def whole_batches(store: SqliteReader) -> int:
     """Number of batches in the store; fails on a part of one."""
-    table = store.history("BTC/USD", "1m", columns=["close"])
-    closes: list[Any] = table["close"].to_pylist()
-    counts = Counter(closes)
+    counts: dict[float, int] = dict(store.sql("SELECT close, count(*) FROM ta GROUP BY close")[1])
     assert set(counts.values()) <= {BATCH}
     assert sorted(counts) == list(range(1, len(counts) + 1))
     latest = store.latest("BTC/USD", "1m")
@@ -57,7 +57,7 @@ def test_readers_see_whole_batches_only_while_another_process_writes(path: Path)
         lines.readline()
         with SqliteReader(path) as reader:
             seen = []
-            for _ in range(30):
+            for _ in range(20):
                 promised = int(lines.readline())
                 seen.append(whole_batches(reader))
                 # What the writer reported before the question is in the answer.
@@ -86,6 +86,39 @@ def test_a_second_writer_waits_for_the_first_and_both_are_kept(path: Path) -> No
         for i in range(20):
             (one if i % 2 else other).write(TA, tuples([ta_row(i)]))
         assert one.history("BTC/USD", "1m").num_rows == 20
+
+
+def run_until_killed(path: Path, point: str, number: int) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.features.news_writer_process", str(path), point, str(number)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+
+
+@pytest.mark.parametrize("point", ["between_groups", "before_commit", "after_commit"])
+def test_a_writer_killed_amid_a_transaction_leaves_signals_with_their_sentiment_or_neither(
+    path: Path, point: str
+) -> None:
+    for number in (1, 8, 20):
+        run_until_killed(path, point, number)
+        with SqliteReader(path) as reader:
+            assert reader.sql("PRAGMA integrity_check")[1] == [("ok",)]
+            observed = reader.sql("SELECT observed_at_ms FROM news_signals ORDER BY 1")[1]
+            batches = len(observed) // news_writer_process.BATCH
+            written = [s for i in range(batches) for s in news_writer_process.batch(i)]
+            assert [time for (time,) in observed] == [s.observed_at_ms for s in written]
+            last_ms = T0 + (batches - 1) * 60_000 + 30_000
+            known = [Observed(*(getattr(s, name) for name in Observed._fields)) for s in written]
+            rows = reader.sql("SELECT * FROM sentiment ORDER BY as_of_ms")[1]
+            assert [row[:-1] for row in rows] == sentiment_rows("BTC", known, 0, last_ms)
+            online = reader.sql("SELECT * FROM sentiment_online")[1]
+            assert online == rows[-1:]
+    assert batches > 20
 
 
 # Root may write to any folder, so another user has to try.

@@ -11,12 +11,13 @@ import pytest
 from services.common.columns import TA_COLUMNS
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
 from services.features import open_store
-from services.features.groups import TA
+from services.features.groups import GROUPS, TA
+from services.features.sentiment import SentimentWriter
 from services.features.stores.location import parse_location
 from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_reader import SqliteReader
 from services.features.times import iso, to_ms
-from tests.features.rows import MINUTE, T0, make_store, ta_row, tuples
+from tests.features.rows import MINUTE, T0, make_store, signal, ta_row, tuples
 
 
 @pytest.fixture
@@ -164,6 +165,80 @@ def test_describe_counts_rows_and_nulls_and_explains_columns(filled: SqliteStore
     }
 
 
+@pytest.fixture
+def with_news(filled: SqliteStore) -> SqliteStore:
+    writer = SentimentWriter(filled, lambda: T0 + 60 * MINUTE)
+    writer.write("BTC", [signal(10 * MINUTE, story) for story in "abc"])
+    writer.write("ETH", [signal(20 * MINUTE, "d", coin="ETH")])
+    return filled
+
+
+def test_groups_of_news_are_asked_by_coin(with_news: SqliteStore) -> None:
+    assert with_news.series("sentiment") == [("BTC",), ("ETH",)]
+    assert with_news.history(group="news_signals", coin="BTC")["story_id"].to_pylist() == list("abc")
+    both = with_news.history(group="sentiment", coin=["ETH", "BTC"], columns=["news_count_15m"])
+    assert both.column_names == ["coin", "as_of_ms", "news_count_15m"]
+    assert both["coin"].to_pylist() == ["BTC", "BTC", "ETH", "ETH"]
+    assert both.equals(with_news.history(group="sentiment", columns="news_count_15m"))
+    assert with_news.latest(group="news_signals", coin="BTC")["story_id"] == "c"  # type: ignore[index]
+    assert [row["coin"] for row in with_news.latest_all(group="sentiment")] == ["BTC", "ETH"]
+
+
+def test_signals_are_ordered_by_time_and_story_and_limited_from_either_end(with_news: SqliteStore) -> None:
+    for newest, expected in ((False, ["a", "b"]), (True, ["b", "c"])):
+        table = with_news.history(group="news_signals", coin="BTC", limit=2, newest=newest)
+        assert table["story_id"].to_pylist() == expected
+        assert table.column_names[:3] == ["coin", "observed_at_ms", "story_id"]
+    behind = with_news.history(group="news_signals", coin="BTC", start=T0 + 10 * MINUTE, after="a")
+    assert behind["story_id"].to_pylist() == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        (lambda s: s.latest("BTC/USD", "1m", group="sentiment"), "has no pair; its key is coin"),
+        (lambda s: s.latest(group="sentiment"), "name a coin"),
+        (lambda s: s.latest(coin="BTC"), "group ta has no coin; its key is exchange, pair, timeframe"),
+        (lambda s: s.latest("BTC/USD"), "name a timeframe"),
+        (lambda s: s.history(), "name a pair and a timeframe"),
+        (lambda s: s.history("BTC/USD"), "name a timeframe"),
+        (lambda s: s.history(group="sentiment", coin=[]), "at least one coin"),
+        (lambda s: s.history(group="sentiment", coin="BTC", after="a"), "after"),
+        (lambda s: s.history(group="news_signals", after="a"), "after"),
+        (lambda s: s.history(group="sentiment", coin="DOGE"), "known: BTC, ETH"),
+        (lambda s: s.latest(group="news_signals", coin="DOGE"), "known: BTC, ETH"),
+    ],
+)
+def test_a_question_with_the_key_of_another_group_is_refused(
+    with_news: SqliteStore, question: Any, says: str
+) -> None:
+    with pytest.raises(QueryError, match=says):
+        question(with_news)
+
+
+def test_describe_counts_the_groups_of_news(with_news: SqliteStore) -> None:
+    signals, sentiment = (with_news.describe(group) for group in ("news_signals", "sentiment"))
+    assert [series["rows"] for series in signals["series"]] == [3, 1]
+    assert sentiment["series"][0] == {
+        "coin": "BTC",
+        "rows": 2,
+        "first_ms": T0 + 10 * MINUTE,
+        "last_ms": T0 + 25 * MINUTE,
+    }
+    columns = {column["name"]: column for column in sentiment["columns"]}
+    assert columns["sentiment_mean_15m"]["null_rate"] == 0.5
+    assert columns["news_count_15m"]["null_rate"] == 0
+    assert columns["sentiment_dispersion_4h"]["unit"] == "score"
+
+
+def test_plain_sql_sees_the_groups_of_news(with_news: SqliteStore) -> None:
+    for table, rows in (
+        *(("news_signals", 4), ("news_signals_online", 2)),
+        *(("sentiment", 4), ("sentiment_online", 2)),
+    ):
+        assert with_news.sql(f"SELECT count(*) FROM {table}")[1] == [(rows,)]
+
+
 def test_an_empty_store_answers(store: SqliteStore) -> None:
     assert store.latest_all() == []
     assert store.series() == []
@@ -173,7 +248,7 @@ def test_an_empty_store_answers(store: SqliteStore) -> None:
 
 
 def test_the_registry_in_the_file_is_the_registry_of_the_code(store: SqliteStore) -> None:
-    assert store.groups() == {"ta": TA}
+    assert store.groups() == GROUPS
     assert TA.columns == TA_COLUMNS
 
 

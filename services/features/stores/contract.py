@@ -12,10 +12,10 @@ from services.features.times import Time
 class Reader(Protocol):
     """Questions to a feature store. All raise `StoreError` when it cannot be read.
 
-    Pairs are written ``BTC/USD``. Times are given as epoch milliseconds, datetimes, dates or ISO texts
-    (UTC unless they carry a zone) and come back as epoch milliseconds. An unknown group, pair,
-    timeframe or exchange raises `UnknownSeriesError`, anything else that cannot be answered
-    `QueryError`; both name what there is.
+    Pairs are written ``BTC/USD`` and coins ``BTC``. Times are given as epoch milliseconds, datetimes,
+    dates or ISO texts (UTC unless they carry a zone) and come back as epoch milliseconds. An unknown
+    group, pair, timeframe, exchange or coin raises `UnknownSeriesError`, anything else that cannot be
+    answered `QueryError`; both name what there is.
     """
 
     def groups(self) -> dict[str, FeatureGroup]:
@@ -25,7 +25,13 @@ class Reader(Protocol):
         """A group's columns with units and null rates, and its series with row counts and times."""
 
     def latest(
-        self, pair: str, timeframe: str, exchange: str | None = None, group: str = "ta"
+        self,
+        pair: str | None = None,
+        timeframe: str | None = None,
+        exchange: str | None = None,
+        group: str = "ta",
+        *,
+        coin: str | None = None,
     ) -> dict[str, Any] | None:
         """The newest row of a series by column name; None where it has none yet."""
 
@@ -35,10 +41,40 @@ class Reader(Protocol):
         timeframe: str | None = None,
         exchange: str | None = None,
         group: str = "ta",
+        *,
+        coin: str | None = None,
     ) -> list[dict[str, Any]]:
         """The newest row of each series that fits, in key order."""
 
     def history(
+        self,
+        pairs: str | Sequence[str] | None = None,
+        timeframe: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        columns: Sequence[str] | None = None,
+        exchange: str | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+        group: str = "ta",
+        *,
+        coin: str | Sequence[str] | None = None,
+        after: str | None = None,
+    ) -> pa.Table:
+        """Closed rows whose event time lies in ``[start, end]``, by key and event time.
+
+        `after` goes on behind a page: of the rows at `start`, only those whose `within` is later.
+        """
+
+    def vector(self, pair: str, timeframe: str, exchange: str | None = None) -> dict[str, Any] | None:
+        """The newest `ta` row of a pair with the sentiment of its base coin at the row's end."""
+
+    def vectors(
+        self, pair: str | None = None, timeframe: str | None = None, exchange: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The same for each series that fits."""
+
+    def vector_history(
         self,
         pairs: str | Sequence[str],
         timeframe: str,
@@ -48,9 +84,8 @@ class Reader(Protocol):
         exchange: str | None = None,
         limit: int | None = None,
         newest: bool = False,
-        group: str = "ta",
     ) -> pa.Table:
-        """Closed rows whose event time lies in ``[start, end]``, by key and event time."""
+        """`history` of `ta`, each row with the sentiment of its base coin at its end."""
 
     def training_set(
         self,
@@ -63,7 +98,7 @@ class Reader(Protocol):
         exchange: str | None = None,
         dropna: bool = True,
     ) -> pa.Table:
-        """Features as known at each row's time, and the return that followed."""
+        """Features as known at each row's time, of `ta` and `sentiment`, and the return that followed."""
 
     def close(self) -> None:
         """Let go of the store."""
@@ -85,6 +120,20 @@ class Store(Reader, Protocol):
         They can be read when this returns. Idempotent: the same rows in any order, batching and number
         give the same store, but for ``ingested_at_ms``.
         """
+
+    def write_many(self, writes: Sequence[tuple[FeatureGroup, Sequence[tuple[Any, ...]]]]) -> None:
+        """`write` the rows of several groups, all of them or none."""
+
+    def rows(
+        self,
+        group: FeatureGroup,
+        key: tuple[str, ...],
+        start_ms: int,
+        end_ms: int,
+        columns: Sequence[str],
+        limit: int = -1,
+    ) -> list[tuple[Any, ...]]:
+        """Closed rows of one key as tuples of `columns`, both ends included, the first `limit` of them."""
 
     def flush(self) -> None:
         """Make everything written durable; called before offsets are committed."""

@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -13,8 +14,8 @@ from services.features.groups import FeatureGroup
 from services.features.stores.sqlite_connection import Synchronous, open_writer
 from services.features.stores.sqlite_reader import SqliteReader
 from services.features.stores.sqlite_schema import (
-    REGISTRY_SQL,
     check_tables,
+    create_registry,
     create_sql,
     save_group,
     table_columns,
@@ -46,7 +47,7 @@ class SqliteStore(SqliteReader):
         self._synchronous = synchronous
         self._log = path.with_name(path.name + "-wal")
         self._clock_ms = clock_ms
-        self._statements: dict[str, tuple[str, str]] = {}
+        self._plans: dict[str, _Plan] = {}
         self._dirty = False
         super().__init__(path)
 
@@ -54,32 +55,40 @@ class SqliteStore(SqliteReader):
         """Make the tables of a group, or check them. Raises `SchemaMismatchError`, `StoreError`."""
         try:
             with self._writer:
-                self._writer.execute(REGISTRY_SQL)
+                create_registry(self._writer)
                 if not table_columns(self._writer, group.table):
                     self._writer.execute(create_sql(group))
                 check_tables(self._writer, group, str(self.path))
                 save_group(self._writer, group)
         except apsw.Error as error:
             raise StoreError(f"cannot create {group.table} in {self.path}: {error}") from error
-        self._statements[group.table] = (
+        self._plans[group.table] = _Plan(
             upsert_sql(group, online=False),
             upsert_sql(group, online=True),
+            len(group.key),
+            None if group.closed is None else group.index(group.closed),
+            itemgetter(*(group.index(name) for name in group.order)),
         )
 
     def write(self, group: FeatureGroup, rows: Sequence[tuple[Any, ...]]) -> None:
         """Upsert rows in one transaction: the closed ones offline, the newest of each key online."""
-        if not rows:
-            return
-        offline_sql, online_sql = self._statements[group.table]
+        self.write_many([(group, rows)])
+
+    def write_many(self, writes: Sequence[tuple[FeatureGroup, Sequence[tuple[Any, ...]]]]) -> None:
+        """`write` rows of several groups in one transaction."""
         ingested = (self._clock_ms(),)
-        offline, newest = _divide(group, rows, ingested)
+        plans = [(self._plans[group.table], rows) for group, rows in writes if rows]
+        divided = [(plan, *_divide(plan, rows, ingested)) for plan, rows in plans]
+        if not divided:
+            return
         execute, executemany = self._writer.execute, self._writer.executemany
         try:
             execute("BEGIN IMMEDIATE")
             try:
-                if offline:
-                    executemany(offline_sql, offline)
-                executemany(online_sql, newest)
+                for plan, offline, newest in divided:
+                    if offline:
+                        executemany(plan.offline_sql, offline)
+                    executemany(plan.online_sql, newest)
                 execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
@@ -114,30 +123,33 @@ class SqliteStore(SqliteReader):
         self._writer.close()
 
 
+class _Plan(NamedTuple):
+    """How rows of a group are written; looking it up in the group would cost more than a row."""
+
+    offline_sql: str
+    online_sql: str
+    #: The key is the first so many columns; a slice is cheaper than picking them.
+    key_width: int
+    closed: int | None
+    order: Callable[[tuple[Any, ...]], Any]
+
+
 def _divide(
-    group: FeatureGroup, rows: Sequence[tuple[Any, ...]], ingested: tuple[int]
+    plan: _Plan, rows: Sequence[tuple[Any, ...]], ingested: tuple[int]
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """The rows for the offline table, and the newest of each key for the online one.
 
     A batch holds many rows of a key, and all but its newest would only be overwritten online.
     """
-    event_time, closed, revision = (
-        group.index(name) for name in (group.event_time, group.closed, group.revision)
-    )
-    # The key is the first columns of every group so far; a slice is cheaper than picking them.
-    width = len(group.key)
+    _, _, width, closed, order = plan
     offline: list[tuple[Any, ...]] = []
     newest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for row in rows:
         stamped = row + ingested
-        if row[closed]:
+        if closed is None or row[closed]:
             offline.append(stamped)
         key = row[:width]
         other = newest.get(key)
-        if other is None or (row[event_time], row[closed], row[revision]) >= (
-            other[event_time],
-            other[closed],
-            other[revision],
-        ):
+        if other is None or order(row) >= order(other):
             newest[key] = stamped
     return offline, list(newest.values())

@@ -21,7 +21,7 @@ REGISTRY_SQL = """
 CREATE TABLE IF NOT EXISTS feature_groups (
   name TEXT NOT NULL, version INTEGER NOT NULL, description TEXT NOT NULL,
   key TEXT NOT NULL, event_time TEXT NOT NULL, revision TEXT NOT NULL, closed TEXT NOT NULL,
-  sparse TEXT NOT NULL, PRIMARY KEY (name, version)
+  sparse TEXT NOT NULL, "within" TEXT NOT NULL DEFAULT '[]', PRIMARY KEY (name, version)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS feature_columns (
   group_name TEXT NOT NULL, group_version INTEGER NOT NULL, position INTEGER NOT NULL,
@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS feature_columns (
   nullable INTEGER NOT NULL, PRIMARY KEY (group_name, group_version, position)
 ) STRICT;
 """
+
+
+_REGISTERED = 'name, version, description, key, event_time, revision, closed, sparse, "within"'
 
 
 def quoted(name: str) -> str:
@@ -55,7 +58,7 @@ def create_sql(group: FeatureGroup) -> str:
     offline, online = quoted(group.table), quoted(f"{group.table}_online")
     return f"""
 CREATE TABLE IF NOT EXISTS {offline} ({columns},
-  PRIMARY KEY ({_names((*group.key, group.event_time))})) STRICT, WITHOUT ROWID;
+  PRIMARY KEY ({_names(group.primary_key)})) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS {online} ({columns},
   PRIMARY KEY ({_names(group.key)})) STRICT, WITHOUT ROWID;
 DROP VIEW IF EXISTS {quoted(group.name)};
@@ -68,21 +71,22 @@ CREATE VIEW {quoted(group.name + "_online")} AS SELECT * FROM {online};
 def upsert_sql(group: FeatureGroup, *, online: bool) -> str:
     """The statement that writes one row, idempotently.
 
-    Offline a later (or the same) revision replaces a row. Online a row never goes back: the order is
-    by event time, then closed over open, then revision.
+    Offline a later (or the same) revision replaces a row; without revisions the later write does.
+    Online a row never goes back: the order is by event time, then closed over open, then revision.
     """
-    key = group.key if online else (*group.key, group.event_time)
-    order = (group.event_time, group.closed, group.revision) if online else (group.revision,)
+    key = group.key if online else group.primary_key
+    states = () if group.revision is None else (group.revision,)
+    order = group.order if online else states
     table = f"{group.table}_online" if online else group.table
     updates = ", ".join(
         f"{quoted(name)} = excluded.{quoted(name)}" for name in group.names if name not in key
     )
     new = ", ".join(f"excluded.{quoted(name)}" for name in order)
+    newer = f"WHERE ({new}) >= ({_names(order)})" if order else ""
     # S608: all names are checked by `quoted`.
     return (
         f"INSERT INTO {quoted(table)} VALUES ({', '.join('?' * len(group.names))}) "  # noqa: S608
-        f"ON CONFLICT ({_names(key)}) DO UPDATE SET {updates} "
-        f"WHERE ({new}) >= ({_names(order)})"
+        f"ON CONFLICT ({_names(key)}) DO UPDATE SET {updates} {newer}"
     )
 
 
@@ -118,13 +122,25 @@ def _shown(columns: list[tuple[str, str, bool]], other: list[tuple[str, str, boo
     return ", ".join(extra) or "none (their order differs)"
 
 
+def create_registry(connection: apsw.Connection) -> None:
+    """Make the registry's tables; one of before news gets the column that it lacks."""
+    connection.execute(REGISTRY_SQL)
+    if not _has_within(connection):
+        connection.execute("""ALTER TABLE feature_groups ADD COLUMN "within" TEXT NOT NULL DEFAULT '[]'""")
+
+
+def _has_within(connection: apsw.Connection) -> bool:
+    return "within" in (name for name, _, _ in table_columns(connection, "feature_groups"))
+
+
 def save_group(connection: apsw.Connection, group: FeatureGroup) -> None:
     """Write the description of a group into the registry."""
     connection.execute(
-        "INSERT OR REPLACE INTO feature_groups VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO feature_groups ({_REGISTERED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             *(group.name, group.version, group.description, json.dumps(group.key)),
-            *(group.event_time, group.revision, group.closed, json.dumps(group.sparse)),
+            *(group.event_time, group.revision or "", group.closed or ""),
+            *(json.dumps(group.sparse), json.dumps(group.within)),
         ),
     )
     identity = (group.name, group.version)
@@ -143,11 +159,11 @@ def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
     if not table_columns(connection, "feature_groups"):
         return {}
     groups: dict[str, FeatureGroup] = {}
+    fields = _REGISTERED if _has_within(connection) else _REGISTERED.replace('"within"', "'[]'")
     found: list[Any] = connection.execute(
-        "SELECT name, version, description, key, event_time, revision, closed, sparse "
-        "FROM feature_groups ORDER BY name, version"
+        f"SELECT {fields} FROM feature_groups ORDER BY name, version"  # noqa: S608
     ).fetchall()
-    for name, version, description, key, event_time, revision, closed, sparse in found:
+    for name, version, description, key, event_time, revision, closed, sparse, within in found:
         columns = connection.execute(
             "SELECT name, kind, unit, description, nullable FROM feature_columns "
             "WHERE (group_name, group_version) = (?, ?) ORDER BY position",
@@ -164,8 +180,9 @@ def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
             ),
             key=tuple(json.loads(key)),
             event_time=event_time,
-            revision=revision,
-            closed=closed,
+            revision=revision or None,
+            closed=closed or None,
             sparse=tuple(json.loads(sparse)),
+            within=tuple(json.loads(within)),
         )
     return groups

@@ -1,16 +1,60 @@
 """Which rows and columns of the SQLite store a question means."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import apsw
 
 from services.common.errors import QueryError, UnknownSeriesError
 from services.features.groups import FeatureGroup
 from services.features.stores.sqlite_schema import quoted
+from services.features.times import Time, to_ms
 
 #: What is asked of each key column: one value, several, or (None) anything.
 type Filters = Mapping[str, str | Sequence[str] | None]
+
+
+class Asked(NamedTuple):
+    """What a question says of keys; the columns in `optional` may be left open (None: all may)."""
+
+    values: Filters
+    optional: tuple[str, ...] | None = None
+
+    def filters(self, group: FeatureGroup) -> Filters:
+        """The values for the group's key. Raises `QueryError` when they are of another key, or lack one."""
+        foreign = [name for name, value in self.values.items() if value is not None and name not in group.key]
+        if foreign:
+            raise QueryError(f"group {group.name} has no {foreign[0]}; its key is {', '.join(group.key)}")
+        if self.optional is not None:
+            lacking = [
+                name for name in group.key if name not in self.optional and self.values.get(name) is None
+            ]
+            if lacking:
+                raise QueryError(f"name a {' and a '.join(lacking)} for group {group.name}")
+        return {name: self.values.get(name) for name in group.key}
+
+
+class Span(NamedTuple):
+    """Which rows of a key: event times with both ends included, how many, and from which end."""
+
+    start_ms: int
+    end_ms: int
+    limit: int | None = None
+    newest: bool = False
+    after: str | None = None
+
+    @classmethod
+    def of(
+        cls, start: Time | None, end: Time | None, limit: int | None, newest: bool, after: str | None = None
+    ) -> Self:
+        """Raises `QueryError` on times that are none, or the wrong way round, and on a limit below 1."""
+        since = 0 if start is None else to_ms(start)
+        until = 2**62 if end is None else to_ms(end)
+        if since > until:
+            raise QueryError(f"the start {start} is after the end {end}")
+        if limit is not None and limit < 1:
+            raise QueryError(f"limit must be at least 1, not {limit}")
+        return cls(since, until, limit, newest, after)
 
 
 def as_dict(group: FeatureGroup, row: tuple[Any, ...]) -> dict[str, Any]:
@@ -22,7 +66,7 @@ def as_dict(group: FeatureGroup, row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def selected_names(group: FeatureGroup, columns: Sequence[str] | None) -> list[str]:
-    """The key, the event time and the asked columns. Raises `QueryError` that names all columns."""
+    """What names a row, and the asked columns. Raises `QueryError` that names all columns."""
     if isinstance(columns, str):
         columns = (columns,)
     asked = group.names if columns is None else columns
@@ -32,18 +76,48 @@ def selected_names(group: FeatureGroup, columns: Sequence[str] | None) -> list[s
             f"unknown column {', '.join(unknown)[:100]} in group {group.name}; "
             f"known: {', '.join(group.names)}"
         )
-    return list(dict.fromkeys((*group.key, group.event_time, *asked)))
+    return list(dict.fromkeys((*group.primary_key, *asked)))
 
 
-def history_sql(group: FeatureGroup, names: Sequence[str], newest: bool) -> str:
-    """The query for one key: its values, first and last time, and how many rows (-1 for all)."""
+def _where_key(group: FeatureGroup) -> str:
+    return " AND ".join(f"{quoted(name)} = ?" for name in group.key)
+
+
+def newest_sql(group: FeatureGroup) -> str:
+    """The query for the newest row of one key."""
+    return f"SELECT * FROM {quoted(group.table + '_online')} WHERE {_where_key(group)}"  # noqa: S608
+
+
+def as_of_sql(group: FeatureGroup, names: Sequence[str]) -> str:
+    """The query for the row that held at a time: key, time."""
     time = quoted(group.event_time)
-    where = " AND ".join(f"{quoted(name)} = ?" for name in group.key)
+    return (
+        f"SELECT {', '.join(quoted(name) for name in names)} FROM {quoted(group.table)} "  # noqa: S608
+        f"WHERE {_where_key(group)} AND {time} <= ? ORDER BY {time} DESC LIMIT 1"
+    )
+
+
+def history_sql(
+    group: FeatureGroup, names: Sequence[str], span: Span, keys: int
+) -> tuple[str, tuple[int | str, ...]]:
+    """The query for one key and its bounds. Its parameters: key, bounds, how many rows (-1 for all)."""
+    time = quoted(group.event_time)
+    order = ", ".join(quoted(name) for name in (group.event_time, *group.within))
+    bounds: tuple[int | str, ...] = (span.start_ms, span.end_ms)
+    behind = ""
+    if span.after is not None:
+        if len(group.within) != 1 or keys != 1:
+            raise QueryError("`after` goes on with a page of one coin's news_signals, and nothing else")
+        behind = f"AND ({order}) > (?, ?) "
+        bounds += (span.start_ms, span.after)
+    newest = span.newest and span.limit is not None
+    last_first = ", ".join(f"{quoted(name)} DESC" for name in (group.event_time, *group.within))
     sql = (
         f"SELECT {', '.join(quoted(name) for name in names)} FROM {quoted(group.table)} "  # noqa: S608
-        f"WHERE {where} AND {time} BETWEEN ? AND ? ORDER BY {time} {'DESC' if newest else ''} LIMIT ?"
+        f"WHERE {_where_key(group)} AND {time} BETWEEN ? AND ? {behind}"
+        f"ORDER BY {last_first if newest else order} LIMIT ?"
     )
-    return f"SELECT * FROM ({sql}) ORDER BY {time}" if newest else sql  # noqa: S608
+    return f"SELECT * FROM ({sql}) ORDER BY {order}" if newest else sql, bounds  # noqa: S608
 
 
 def matching_keys(

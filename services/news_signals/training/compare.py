@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from encoder import load_encoder
+from encoder import Encoder, load_encoder
 from metrics import accuracy, auc, macro_f1
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 from tokenizers import Tokenizer
-from train import base_folder, make_tokenizer
+from train import DATASETS, Classifier, base_folder, make_tokenizer
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 #: VADER's own cut for a neutral text.
@@ -96,10 +96,34 @@ def frozen() -> Any:
     return vectors
 
 
+class FineTuned:
+    """The shipped model in float, each data set judged by the head that learnt its labels, uncalibrated."""
+
+    def __init__(self, weights: Path, dataset: str) -> None:
+        state = torch.load(weights)
+        layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers."))
+        self._model = Classifier(Encoder((1, 2), layers))
+        self._model.load_state_dict(state)
+        self._model.eval()
+        self._head = DATASETS.index(dataset)
+        self._tokenizer: Tokenizer = make_tokenizer(base_folder())
+
+    def __call__(self, texts: list[str]) -> tuple[Any, Any]:
+        """Scores and classes, [texts] each."""
+        rows = []
+        with torch.no_grad():
+            for text in texts:
+                ids = torch.tensor([self._tokenizer.encode(text).ids])
+                rows.append(self._model(ids, torch.ones_like(ids))[self._head, 0].softmax(-1).numpy())
+        shares = np.array(rows)
+        return shares[:, 2] - shares[:, 0], shares.argmax(1)
+
+
 def main() -> int:
     """Print one line for each engine and test set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="student.pt of a training run, for its other heads")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     onnxruntime.set_default_logger_severity(3)
@@ -119,6 +143,8 @@ def main() -> int:
         "TF-IDF + LR": lambda: Fitted(tf_idf(texts), texts, labels),
         "MiniLM frozen + LR": lambda: Fitted(frozen(), texts, labels),
     }
+    if asked.weights:
+        engines["MiniLM fine-tuned"] = lambda: FineTuned(asked.weights, "crypto")
     for name, build in engines.items():
         engine = build()
         single = [s["text"] for s in sets["crypto natural, headline"]][:200]
@@ -128,6 +154,8 @@ def main() -> int:
         rate = len(single) / (time.perf_counter() - began)
         print(f"{name}: {rate:,.0f} headlines/s, one at a time", flush=True)
         for row, chosen in sets.items():
+            if asked.weights and name == "MiniLM fine-tuned":
+                engine = FineTuned(asked.weights, chosen[0]["dataset"])
             truth = np.array([s["label"] for s in chosen])
             scores, told = engine([s["text"] for s in chosen])
             figures = (accuracy(truth, told), macro_f1(truth, told), auc(truth, scores))
