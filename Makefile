@@ -42,7 +42,7 @@ export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [grou
 	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(group),--group '$(group)') $(if $(pair),--pair '$(pair)') $(if $(coin),--coin '$(coin)')
 
 sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
-	@$(PY) -m services.news_signals.score $(if $(value text),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
+	@$(PY) -m services.news_signals.score $(if $(filter-out undefined,$(origin text)),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
 sentiment: export TEXT = $(value text)
 
 notebook: install ## Open the notebook in a browser: [store=FILE]

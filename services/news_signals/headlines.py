@@ -71,12 +71,14 @@ class HeadlineScorer:
         self._engine.close()
         self._folder.cleanup()
 
-    def score(self, headlines: Iterable[str]) -> list[HeadlineScore]:
-        """The scores of headlines, in order."""
+    def score(self, headlines: str | Iterable[str]) -> list[HeadlineScore]:
+        """The scores of headlines, in order; a text alone is one headline."""
         return list(self.scores(headlines))
 
-    def scores(self, headlines: Iterable[str]) -> Iterator[HeadlineScore]:
+    def scores(self, headlines: str | Iterable[str]) -> Iterator[HeadlineScore]:
         """The scores of headlines, in order, a batch at a time. What is longer than a title is cut."""
+        if isinstance(headlines, str):
+            headlines = [headlines]
         for batch in batched((text[:MAX_TITLE_CHARS] for text in headlines), self._batch):
             found = [self._finder.find(text) for text in batch]
             stories = [

@@ -8,6 +8,8 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -75,20 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--csv", action="store_true", help="write CSV: the headline and one line per coin")
     parser.add_argument("--engine", choices=("embedded", "llm"), help="NEWS_SIGNALS_ENGINE if unset")
     asked = parser.parse_args(arguments)
+    if asked.text and asked.file is not None:
+        parser.error("give a headline or a file, not both")
     try:
         with HeadlineScorer(asked.engine) as scorer:
-            if asked.text:
-                _write(scorer, [" ".join(asked.text)], as_csv=asked.csv)
-            elif asked.file is not None:
-                try:
-                    with asked.file.open(encoding="utf-8-sig", newline="") as lines:
-                        texts = read_headlines(lines, asked.file.suffix, asked.column, str(asked.file))
-                        _write(scorer, texts, as_csv=asked.csv)
-                except (OSError, UnicodeDecodeError) as error:
-                    raise SourceError(f"{asked.file} cannot be read: {error}") from error
-            else:
-                texts = read_headlines(sys.stdin, "", None, "standard input")
-                _write(scorer, texts, as_csv=asked.csv)
+            _write(scorer, _headlines(asked), as_csv=asked.csv)
     except SourceError as error:
         sys.stderr.write(f"sentiment: {error}\n")
         return 1
@@ -99,6 +92,27 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read along (head, less) has seen enough.
         sys.stderr.close()
     return 0
+
+
+def _headlines(asked: argparse.Namespace) -> Iterator[str]:
+    """What is to be scored. Raises `SourceError`."""
+    if asked.text:
+        text = " ".join(asked.text).strip()
+        if not text:
+            raise SourceError("the headline is empty")
+        yield text
+        return
+    if asked.file is None and sys.stdin is None:
+        raise SourceError("no headline given, and the standard input is closed")
+    if asked.file is None and sys.stdin.isatty():
+        sys.stderr.write("headlines, one a line; Ctrl-D ends\n")
+    name, suffix = (str(asked.file), asked.file.suffix) if asked.file else ("standard input", "")
+    try:
+        with asked.file.open("rb") if asked.file else nullcontext(sys.stdin.buffer) as raw:
+            lines = TextIOWrapper(raw, encoding="utf-8-sig", newline="" if asked.file else None)
+            yield from read_headlines(lines, suffix, asked.column, name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{name} cannot be read: {error}") from error
 
 
 def _write(scorer: HeadlineScorer, texts: Iterable[str], *, as_csv: bool) -> None:

@@ -186,7 +186,7 @@ def test_the_python_examples_run(demo_store: Path) -> None:
     assert seen["training"].num_rows == 2 * 27
     assert max(seen["training"]["news_count_24h"].to_pylist()) == 20
     assert seen["sentiment"].num_rows > 20
-    assert seen["scored"].coins["ETH"].signal == -1
+    assert {coin: score.signal for coin, score in seen["scored"].coins.items()} == {"DOGE": 1, "SHIB": -1}
     assert dict(seen["counts"].fetchall()) == {"BTC/USD": 61, "ETH/USD": 60}
     assert seen["hours"].height == 61
     assert len(seen["frame"]) == 121
@@ -200,6 +200,11 @@ def test_the_query_examples_run(demo_store: Path, capsys: pytest.CaptureFixture[
         arguments = [part for key, value in options for part in (f"--{key}", value.strip('"'))]
         assert query(["--store", str(demo_store), *arguments]) == 0
         assert len(capsys.readouterr().out.splitlines()) >= 5
+
+
+def test_the_model_card_is_filled_in() -> None:
+    card = (ROOT / "services/news_signals/model/CARD.md").read_text()
+    assert re.findall(r"\b[A-Z]{3,}_[A-Z]{2,}\b|\b(?:FROZEN|TODO|TBD)\b", card) == []
 
 
 @each_document

@@ -71,10 +71,17 @@ def test_it_tells_good_news_from_bad(engine: Engine, title: str, signal: int) ->
     assert one(engine, story(title)).signal == signal
 
 
-def test_one_headline_is_good_for_one_coin_and_bad_for_another(engine: Engine) -> None:
-    ((ether, solana),) = engine.score(
-        [story("Ether slides while Solana soars to a record", "Ether", "Solana")]
-    )
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Ether slides while Solana rallies",
+        "Solana soars to a record while Ether slides",
+        "Investors rotate out of Ether into Solana",
+        "Solana overtakes Ether in daily fees",
+    ],
+)
+def test_one_headline_is_good_for_one_coin_and_bad_for_another(engine: Engine, title: str) -> None:
+    ((ether, solana),) = engine.score([story(title, "Ether", "Solana")])
     assert ether.signal == -1
     assert solana.signal == 1
 

@@ -40,6 +40,10 @@ def test_headlines_keep_their_order_however_many_there_are() -> None:
     assert [scored.text for scored in score_headlines(texts)] == texts
 
 
+def test_a_text_alone_is_one_headline() -> None:
+    assert [scored.text for scored in score_headlines(TEXT)] == [TEXT]
+
+
 def test_a_headline_without_coins_still_has_a_score_as_a_whole() -> None:
     (scored,) = score_headlines(["Local bakery wins prize"])
     assert scored.coins == {}
@@ -84,7 +88,7 @@ def test_the_command_reads_files_and_writes_csv(
 def test_the_command_reads_lines_of_the_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TEXT}\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{TEXT}\n".encode())))
     assert main([]) == 0
     assert capsys.readouterr().out.startswith(TEXT)
 
@@ -106,6 +110,45 @@ def test_a_wrong_file_is_refused_with_the_reason(
         path.write_text(content)
     assert main(["--file", str(path)]) == 1
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stdin", "arguments", "complaint"),
+    [
+        (None, [], "the standard input is closed"),
+        (io.TextIOWrapper(io.BytesIO(b"Bitcoin \xff\n")), [], "standard input cannot be read"),
+        (None, [" "], "the headline is empty"),
+    ],
+)
+def test_no_headline_to_read_is_said(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stdin: io.TextIOWrapper | None,
+    arguments: list[str],
+    complaint: str,
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert main(arguments) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_headline_and_a_file_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([TEXT, "--file", "h.txt"])
+    assert "not both" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: str) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout.write", full)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr.close", lambda: None)
+        assert main([TEXT]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_wrong_settings_are_refused(
