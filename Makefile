@@ -28,7 +28,7 @@ demo: install ## Run the whole job on this machine: [live=1] takes live Kraken u
 	@$(PY) -m services.demo.main $(if $(live),--live)
 
 test: install ## Run the tests: [k=expression]
-	@$(PY) -m pytest $(if $(k),-k '$(k)')
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(k),-k '$(k)')
 
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
 query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [sql="SELECT …"] [store=FILE]

@@ -10,6 +10,7 @@ from services.candles.bucket import to_candles
 from services.candles.series import Applied, PairCandles, Rules
 from services.candles.settings import CandlesSettings
 from services.common.errors import ContractError
+from services.common.history import EMPTY, begins
 from services.common.messages import (
     MAX_CLOCK_SKEW_MS,
     Trade,
@@ -23,7 +24,7 @@ from services.common.metrics import Metrics
 from services.common.runner import Context
 from services.common.stream import Message, State, StepResult, Stream
 
-HEARTBEAT = b"[]"
+HEARTBEAT = EMPTY
 STATE_KEY = "candles"
 #: A message holds at most this many candles, so that a long gap does not exceed the message size.
 MAX_ROWS = 2_000
@@ -60,7 +61,8 @@ class CandlesStep:
         exchange, pair = split_key(message.key)
         limit_ms = self._clock_ms() + MAX_CLOCK_SKEW_MS
         result = StepResult()
-        candles = PairCandles(self._rules, state.get_bytes(STATE_KEY))
+        anew = begins(message.value, message.headers)
+        candles = PairCandles(self._rules, None if anew else state.get_bytes(STATE_KEY))
         if message.value == HEARTBEAT:
             if message.timestamp_ms > limit_ms:
                 raise ContractError("future_event", f"heartbeat stamped {message.timestamp_ms}")

@@ -11,6 +11,9 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import count
+from os import getpid
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +28,10 @@ READY_AFTER_S = 20.0
 EMBEDDED_ENV = {"KAFKA_EMBEDDED": "true", "KAFKA_PARTITIONS": "2", "KAFKA_RETENTION_HOURS": "2"}
 
 
+#: Processes that look at the same time begin at different ports.
+_ports = count(getpid() * 101)
+
+
 def die_with_parent() -> None:
     """Run in a child before its program: on Linux even a SIGKILL of us ends it then."""
     if sys.platform == "linux":
@@ -33,11 +40,15 @@ def die_with_parent() -> None:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback address that nobody listens on right now; each call gives another.
+
+    Below the ports that systems hand out on their own, so that no connection takes it before it is used.
+    """
+    while True:
+        port = 20_000 + next(_ports) % 12_000
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class EmbeddedBroker:
@@ -127,12 +138,17 @@ class EmbeddedBroker:
         return self._process.wait()
 
 
+def _stop(*_: object) -> None:
+    # Not by raising SIGINT, which shells let their background jobs ignore.
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run an embedded broker in the foreground."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=19092)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         with EmbeddedBroker(arguments.port) as broker:
             sys.stderr.write(f"embedded broker on {broker.address}; Ctrl-C ends it\n")

@@ -35,12 +35,18 @@ def dead_letter(
     timestamp_ms: int,
     schema_version: str | None = None,
     row: int | None = None,
+    max_bytes: int | None = None,
 ) -> tuple[bytes, bytes]:
     """Key and value of the dead letter for a message, or for one row of it.
 
     The key is the position, so that a redelivered message does not make a second letter in the eyes
-    of whoever reads the latest by key.
+    of whoever reads the latest by key. Of a value over `max_bytes`, which others may send who are allowed
+    larger messages than we are, the letter holds the beginning.
     """
+    detail = error.detail
+    if max_bytes is not None and len(value) > max_bytes:
+        detail = f"{detail}{'; ' if detail else ''}cut from {len(value)} bytes"
+        value = value[:max_bytes]
     letter = DeadLetter(
         topic=topic,
         partition=partition,
@@ -50,7 +56,7 @@ def dead_letter(
         value=value,
         schema_version=schema_version,
         reason=error.reason,
-        detail=error.detail,
+        detail=detail,
         service=service,
         timestamp_ms=timestamp_ms,
         dead_at_ms=time.time_ns() // 1_000_000,

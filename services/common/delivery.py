@@ -7,11 +7,12 @@ batches, send through this instead, and repeat after a restart what they did not
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from confluent_kafka import KafkaError, KafkaException
 from quixstreams import Application
 from quixstreams.kafka import ConnectionConfig
 from quixstreams.kafka.exceptions import KafkaBrokerUnavailableError
 
-from services.common.errors import BrokerUnavailableError
+from services.common.errors import BrokerUnavailableError, MessageTooLargeError, ServiceError
 from services.common.runner import Context
 from services.common.topics import producer_config
 
@@ -23,8 +24,19 @@ def _nothing() -> None:
     pass
 
 
+def undelivered(error: KafkaError) -> ServiceError:
+    """What is to be raised when a message was not delivered: it says what to do."""
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return MessageTooLargeError(
+            "a message is too large for the producer or its topic: set KAFKA_MAX_MESSAGE_BYTES in all "
+            "services to what the topics take (their max.message.bytes)"
+        )
+    return BrokerUnavailableError(f"a message was not delivered: {error.str()}")
+
+
 class Delivery:
-    """Quix's producer. All methods raise `BrokerUnavailableError` once a message was not delivered.
+    """Quix's producer. All methods raise `BrokerUnavailableError` once a message was not delivered, or
+    `MessageTooLargeError` when that was why.
 
     `on_delivered` and `on_failed` are called for each message, inside `send`, `poll` or `flush`.
     """
@@ -44,7 +56,7 @@ class Delivery:
         self._health = context.health
         self._on_delivered = on_delivered
         self._on_failed = on_failed
-        self._failure: str | None = None
+        self._failure: KafkaError | None = None
 
     def send(
         self,
@@ -58,9 +70,9 @@ class Delivery:
     ) -> None:
         """Hand over one message; `done` is called when it is delivered. Waits while the queue is full."""
 
-        def on_delivery(error: Any, _message: Any) -> None:
+        def on_delivery(error: KafkaError | None, _message: Any) -> None:
             if error is not None:
-                self._failure = self._failure or str(error)
+                self._failure = self._failure or error
                 self._on_failed()
                 return
             self._on_delivered()
@@ -82,6 +94,9 @@ class Delivery:
                 self._producer.poll(0.1)
                 self._check()
                 self._health.tick()
+            except KafkaException as error:
+                # Refused before it is sent.
+                raise undelivered(error.args[0]) from error
             else:
                 break
         self._check()
@@ -100,8 +115,9 @@ class Delivery:
 
     def _check(self) -> None:
         if self._failure is not None:
-            self._health.require("publish", self._failure)
-            raise BrokerUnavailableError(f"a message was not delivered: {self._failure}")
+            error = undelivered(self._failure)
+            self._health.require("publish", str(error))
+            raise error
         try:
             self._producer.raise_if_broker_unavailable(BROKERS_DOWN_S)
         except KafkaBrokerUnavailableError as error:

@@ -4,6 +4,9 @@ Errors are caught at the edges only (`runner`, the HTTP face, the exchange socke
 not one of these is a bug, ends the process and shows its traceback.
 """
 
+#: The libraries that decode repeat what they found, which may be as large as a message.
+MAX_DETAIL_CHARS = 500
+
 
 class ServiceError(Exception):
     """Root of every error that a user of a service can meet."""
@@ -17,6 +20,10 @@ class BrokerUnavailableError(ServiceError):
     """The message bus cannot be reached or refuses the client."""
 
 
+class MessageTooLargeError(ServiceError):
+    """A message is larger than the producer or its topic takes."""
+
+
 class TopicError(ServiceError):
     """A topic is missing or exists with a different number of partitions."""
 
@@ -24,10 +31,13 @@ class TopicError(ServiceError):
 class ContractError(ServiceError):
     """A message or a row breaks its contract; it belongs in the dead letters.
 
-    `reason` is a short constant such as ``bad_json`` that labels the metric; the text says the rest.
+    `reason` is a short constant such as ``bad_json`` that labels the metric; the text says the rest, cut to
+    `MAX_DETAIL_CHARS`.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
+        if len(detail) > MAX_DETAIL_CHARS:
+            detail = detail[:MAX_DETAIL_CHARS] + "…"
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail

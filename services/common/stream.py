@@ -13,16 +13,20 @@ from loguru import logger
 from quixstreams import Application, message_context
 from quixstreams.dataframe import StreamingDataFrame
 from quixstreams.kafka import ConnectionConfig
+from quixstreams.kafka.exceptions import KafkaProducerDeliveryError
 from quixstreams.models import SerializationContext, Serializer, Topic, TopicConfig
 from quixstreams.sinks.base import BaseSink
 
+from services.common.batches import split_batch
 from services.common.dead_letters import dead_letter
+from services.common.delivery import undelivered
 from services.common.errors import ContractError
 from services.common.health import read_statistics
+from services.common.history import EMPTY, HISTORY_HEADER, Series, begins, ending
 from services.common.messages import SCHEMA_HEADER, Headers, check_version, header
 from services.common.runner import Context
 from services.common.settings import ServiceSettings
-from services.common.topics import ensure_topics, topic_config
+from services.common.topics import batch_bytes, ensure_topics, topic_config
 from services.common.topics import producer_config as producer_config
 
 STATISTICS_INTERVAL_MS = 2_000
@@ -51,9 +55,9 @@ class Message(NamedTuple):
 class StepResult:
     """What became of one message."""
 
-    #: Values of the messages to send, in order, to the step's output topic under the same key.
+    #: Batches to send, in order, to the step's output topic under the same key; large ones are split.
     outputs: list[bytes] = field(default_factory=list)
-    #: Key and value of messages to send under keys of their own.
+    #: Key and batch of what is to be sent under keys of its own.
     keyed_outputs: list[tuple[bytes, bytes]] = field(default_factory=list)
     #: Refused rows: index in the batch, bytes of a batch with that row alone, why.
     refused: list[tuple[int, bytes, ContractError]] = field(default_factory=list)
@@ -131,6 +135,7 @@ class Stream:
         )
         self._topics = {name: self._topic(name) for name in (*topics, "dead_letters")}
         self._on_tick: list[Callable[[], None]] = []
+        self._series = Series()
         context.health.require("partitions", "none assigned yet")
 
     def _topic(self, name: str) -> Topic:
@@ -174,7 +179,7 @@ class Stream:
 
         `flush` is called before offsets are committed.
         """
-        guarded = _Guard(self._context, source, destination or "store", step)
+        guarded = _Guard(self._context, source, destination or "store", step, self._on_history)
         messages: StreamingDataFrame = self.app.dataframe(self._topics[source])
         messages = messages.filter(guarded.has_value, metadata=True)
         # State hangs on the key, so a message without one must not get as far.
@@ -198,16 +203,42 @@ class Stream:
         if flush is not None:
             keyed.sink(_FlushSink(flush))
 
+    def _on_history(self, message: Message) -> None:
+        """Stop when the last series of a historical run has ended."""
+        if begins(message.value, message.headers):
+            self._series.begin(message.key)
+            return
+        end = ending(message.value, message.headers)
+        if end is not None and self._series.end(message.key, end):
+            logger.info("all {} series of the historical run have ended", end.series)
+            self.app.stop()
+
     def run(self) -> None:
-        """Process until SIGTERM, SIGINT or an error."""
-        self.app.run()
+        """Process until SIGTERM, SIGINT or an error.
+
+        Raises `BrokerUnavailableError` or `MessageTooLargeError` when an output cannot be delivered.
+        """
+        try:
+            self.app.run()
+        except KafkaProducerDeliveryError as error:
+            raise undelivered(error.error) from error
 
 
 class _Guard:
     """What stands around a step: counting, refusing, and freshness."""
 
-    def __init__(self, context: Context, source: str, destination: str, step: Step) -> None:
+    def __init__(
+        self,
+        context: Context,
+        source: str,
+        destination: str,
+        step: Step,
+        on_history: Callable[[Message], None],
+    ) -> None:
         self._service = context.service
+        self._on_history = on_history
+        self._broker = context.broker
+        self._max_bytes = batch_bytes(context.broker)
         self._source = source
         self._destination = destination
         self._step = step
@@ -244,9 +275,13 @@ class _Guard:
             self._rows_out.inc(result.rows_out)
         self._last_message.set(time())
         self._health.input_arrived()
-        outputs = [_Output(self._destination, key, output) for output in result.outputs]
-        outputs += [_Output(self._destination, other, output) for other, output in result.keyed_outputs]
+        batches = [*((key, output) for output in result.outputs), *result.keyed_outputs]
+        outputs = [output for batch in batches for output in self._messages_of(*batch)]
         outputs += [self._refuse(error, message, row, raw) for row, raw, error in result.refused]
+        if value == EMPTY and header(headers, HISTORY_HEADER) is not None:
+            self._on_history(message)
+            if self._destination != "store":
+                outputs.append(_Output(self._destination, key, EMPTY))
         return outputs
 
     def run(self, value: bytes, key: bytes, timestamp: int, headers: Headers) -> list[_Output]:
@@ -255,6 +290,33 @@ class _Guard:
     def refuse_keyless(self, value: bytes, _key: None, timestamp: int, headers: Headers) -> Iterable[_Output]:
         error = ContractError("null_key", "a message needs a key")
         return [self._refuse(error, Message(b"", value, timestamp, headers))]
+
+    def _messages_of(self, key: bytes, batch: bytes) -> Iterable[_Output]:
+        for part in split_batch(batch, self._max_bytes):
+            if len(part) <= self._max_bytes:
+                yield _Output(self._destination, key, part)
+            else:
+                yield self._set_aside(key, part)
+
+    def _set_aside(self, key: bytes, value: bytes) -> _Output:
+        """A row of ours that no message holds. It never was a message, so nothing sends it again."""
+        limit = self._broker.max_message_bytes
+        error = ContractError("too_large", f"a row of {len(value)} bytes; KAFKA_MAX_MESSAGE_BYTES is {limit}")
+        topic = self._broker.topic(self._destination)
+        self._dead.labels(error.reason).inc()
+        logger.warning("dead letter for {}: {}", topic, error)
+        letter_key, letter = dead_letter(
+            error,
+            service=self._service,
+            topic=topic,
+            partition=-1,
+            offset=-1,
+            key=key,
+            value=value,
+            timestamp_ms=time_ns() // 1_000_000,
+            max_bytes=limit,
+        )
+        return _Output("dead_letters", letter_key, letter)
 
     def _refuse(
         self,
@@ -277,5 +339,6 @@ class _Guard:
             value=message.value if raw is None else raw,
             timestamp_ms=message.timestamp_ms,
             schema_version=header(message.headers, SCHEMA_HEADER),
+            max_bytes=self._broker.max_message_bytes,
         )
         return _Output("dead_letters", key, value)

@@ -24,6 +24,8 @@ from services.common.errors import BrokerUnavailableError, TopicError
 from services.common.settings import BrokerSettings
 
 HOUR_MS = 3_600_000
+#: What key, headers and Kafka itself add to a message's value, generously.
+ENVELOPE_BYTES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ TOPICS: dict[str, TopicSpec] = {
         TopicSpec("dead_letters", 90 * 24 * HOUR_MS),
     )
 }
+
+
+def batch_bytes(settings: BrokerSettings) -> int:
+    """Largest value of a message, unless it is a dead letter."""
+    return settings.max_message_bytes - ENVELOPE_BYTES
 
 
 def letter_bytes(settings: BrokerSettings) -> int:

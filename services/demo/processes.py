@@ -1,10 +1,12 @@
 """The services as child processes, exactly as they run in production, and their end."""
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from services.common.broker import die_with_parent, free_port
 STOP_WITHIN_S = 12.0
 START_WITHIN_S = 30.0
 PREFIXES = ("KAFKA_", "TRADES_", "CANDLES_", "TA_", "NEWS_", "FEATURES_")
+
+
+#: The file in a folder that whoever uses it holds locked.
+LOCK = "lock"
 
 
 class DemoError(Exception):
@@ -119,3 +125,15 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 service.process.kill()
                 service.process.wait()
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder` meanwhile. Raises `DemoError` when one is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DemoError(f"another run is using {folder}; end it or use --folder") from error
+        yield

@@ -54,6 +54,11 @@ class Progress:
         self._last = 0.0
         self._began = time.monotonic()
 
+    @property
+    def elapsed_s(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
     def show(self, text: str, *, last: bool = False) -> None:
         """Show `text`; `last` keeps it."""
         now = time.monotonic()

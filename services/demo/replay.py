@@ -12,6 +12,7 @@ from services.common.columns import INDICATOR_NAMES
 from services.common.timeframes import TIMEFRAMES
 from services.demo import plot, scenario, summary
 from services.demo.live import start_consumers
+from services.demo.market import EXCHANGE
 from services.demo.processes import Cluster, DemoError, Service
 from services.demo.progress import Progress, latency_counts, quantile_s, total
 from services.demo.stored import Counts, candles_in, short, signals_in
@@ -196,7 +197,7 @@ def read_back(path: Path, picture: Path) -> str:
         signals = store.history(group="news_signals", coin="BTC", start=since)
         plot.plot_features(table, signals, "simulated BTC/USD, 1h, and invented news", picture)
         # The newest rows are of a day after the last news, when all windows are empty again.
-        end_ms = table["end_ms"][-1].as_py()
+        end_ms = max(row["end_ms"] for row in latest if row["exchange"] == EXCHANGE)
         coins = [
             row
             for coin in signals_in(path)

@@ -59,7 +59,8 @@ def ways_to_query(store: Path, plot: Path | None, query_url: str | None = None) 
         f"  store    {store}",
         *([f"  plot     {plot}"] if plot else []),
         "  query    make query                                # newest vector of every series",
-        "           make query sql=\"SELECT end_ms, close, rsi_14 FROM ta WHERE timeframe = '1h' LIMIT 5\"",
+        "           make query sql=\"SELECT pair, end_ms, close, rsi_14 FROM ta WHERE timeframe = '1h' "
+        'ORDER BY end_ms DESC LIMIT 5"',
         "           make sentiment text='Dogecoin jumps on Musk tweet, Shiba Inu lags behind'",
         f"  python   from services.features import open_store; open_store('{store}').vector(",
         "               'BTC/USD', '1h', exchange='simulated')",

@@ -26,6 +26,7 @@ from services.features.questions import (
     chosen_format,
     key_check,
     listed,
+    only_known_parameters,
     problems,
     time_of,
 )
@@ -53,7 +54,7 @@ def build_router(
     router = APIRouter(
         prefix="/features",
         tags=["features"],
-        dependencies=[Depends(key_check(api_key))],
+        dependencies=[Depends(key_check(api_key)), Depends(only_known_parameters)],
         responses=RESPONSES,
     )
     store = cache(open_reader)
@@ -91,11 +92,11 @@ def build_router(
         now = clock_ms()
         with problems():
             if pair is not None and timeframe is not None:
-                row = store().vector(pair, timeframe, exchange)
+                row = store().vector(pair, timeframe, exchange, now=now)
                 if row is None:
                     raise HTTPException(404, f"{pair} {timeframe} has no rows yet")
                 return json_answer(pair_vector("combined", row, now, stale_grace_s))
-            rows = store().vectors(pair, timeframe, exchange)
+            rows = store().vectors(pair, timeframe, exchange, now=now)
         return json_answer({"vectors": [pair_vector("combined", row, now, stale_grace_s) for row in rows]})
 
     @router.get(

@@ -102,7 +102,8 @@ NEWS_SIGNALS = FeatureGroup(
 SENTIMENT = FeatureGroup(
     name="sentiment",
     version=1,
-    description="News of each coin over the last 15 minutes to 24 hours; a row holds until the next",
+    description="News of each coin over the last 15 minutes to 24 hours; a row holds until the next, and "
+    "before a coin's first signal there is none",
     columns=SENTIMENT_COLUMNS,
     key=("coin",),
     event_time="as_of_ms",

@@ -1,7 +1,7 @@
 """Sentiment beside the rows of pairs: what was known of a pair's base coin at the end of a candle. Pure.
 
-The sentiment of a time is that of the coin's newest row at or before it. Before the first there was no
-news: its counts are 0 and everything else null.
+The sentiment of a time is that of the coin's newest row at or before it. Before the first the counts are 0
+and everything else is null, as in an empty window; only ``seconds_since_news`` tells the two apart.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,6 +54,12 @@ def divide_names(
         known = ", ".join((*group.names, *joined_names(sentiment)))
         raise QueryError(f"unknown column {', '.join(unknown)[:100]}; known: {known}")
     return own, added
+
+
+def known_at_ms(row: Mapping[str, Any], now_ms: int) -> int:
+    """The time whose sentiment a row of `ta` gets: its end, which for an open candle has yet to come."""
+    end_ms: int = row["end_ms"]
+    return end_ms if row["closed"] else min(end_ms, now_ms)
 
 
 def sentiment_values(

@@ -27,7 +27,7 @@ NEWS_SIGNAL_COLUMNS: tuple[Column, ...] = (
 def _of_window(name: str) -> tuple[Column, ...]:
     over = f"over the last {name}"
     return (
-        Column(f"news_count_{name}", "int", "count", f"Signals observed {over}"),
+        Column(f"news_count_{name}", "int", "count", f"Signals observed {over}; 0 also where nobody watched"),
         _mean(f"sentiment_mean_{name}", "score", f"Mean score {over}, weighted by relevance × novelty"),
         _mean(
             f"sentiment_positive_{name}", "ratio", f"Share of positive signals {over}, by the same weights"
@@ -49,7 +49,7 @@ def _of_window(name: str) -> tuple[Column, ...]:
 
 
 def _mean(name: str, unit: Literal["score", "ratio"], description: str) -> Column:
-    return Column(name, "float", unit, f"{description}; null when there is none", nullable=True)
+    return Column(name, "float", unit, f"{description}; null where no signal has weight", nullable=True)
 
 
 SENTIMENT_COLUMNS: tuple[Column, ...] = (
@@ -64,6 +64,6 @@ SECONDS_SINCE_NEWS = Column(
     "seconds_since_news",
     "float",
     "s",
-    "Seconds since the newest signal was observed; null before the first",
+    "Seconds since the newest signal was observed; null before the coin's first in the store",
     nullable=True,
 )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Header, HTTPException, Path, Query
+from fastapi import Depends, Header, HTTPException, Path, Query, Request
 from fastapi.security import APIKeyHeader
 
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
@@ -84,6 +84,15 @@ def key_check(api_key: str | None) -> Callable[[str | None], None]:
             raise HTTPException(401, "send the API key in the header X-API-Key")
 
     return check
+
+
+def only_known_parameters(request: Request) -> None:
+    """A dependency that refuses parameters that the route does not have and would silently ignore."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    if unknown:
+        has = f"known: {', '.join(known)}" if known else "there are none here"
+        raise HTTPException(422, f"unknown parameter {', '.join(unknown)[:100]}; {has}")
 
 
 def chosen_format(asked: Format | None, accept: str | None) -> Format:

@@ -50,7 +50,10 @@ class Vector(BaseModel):
     end_time: str = Field(examples=["2026-01-01T00:00:00.000Z"])
     closed: bool = Field(description="False for an update of a candle that is still open")
     age_s: float = Field(description="Seconds since the event time; 0 while the candle is open")
-    stale: bool = Field(description="Whether a newer row should have been here long ago")
+    stale: bool = Field(
+        description="Whether the row ended two intervals and FEATURES_STALE_GRACE_S ago, so that a newer one "
+        "is missing. Of a combined vector it judges the candle: whether news still comes nobody can tell"
+    )
     features: dict[str, Value] = Field(
         description="Every other column; null where it is not defined (yet)",
         examples=[{"close": 97123.5, "rsi_14": 55.1, "sma_28": None}],
@@ -77,7 +80,7 @@ class CoinVector(BaseModel):
     )
     features: dict[str, Value] = Field(
         description="Every other column, with `seconds_since_news` as of now for sentiment; a window "
-        "without news is null",
+        "without news has a count of 0 and is null otherwise",
         examples=[{"news_count_1h": 3, "sentiment_mean_1h": 0.31, "sentiment_mean_15m": None}],
     )
 

@@ -20,49 +20,76 @@ class SentimentWriter:
 
     Rows are due at their change points and not before: those of old signals at once, those of fresh ones
     as time goes on (`catch_up`). Of each coin it holds up to when rows are written (`_done`) and when the
-    next is due. Both follow from the store, so a restart goes on where the last process was.
+    next is due (`_due`). Both follow from the store, and are read from it again when somebody else wrote to
+    it: a restart goes on where the last process was, and replicas that share a store, where the other is.
     """
 
     def __init__(self, store: Store, clock_ms: Callable[[], int]) -> None:
         self._store = store
         self._clock_ms = clock_ms
-        written = {row["coin"]: row["as_of_ms"] for row in store.latest_all(group=SENTIMENT.name)}
         self._done: dict[str, int] = {}
         self._due: dict[str, int] = {}
-        for row in store.latest_all(group=NEWS_SIGNALS.name):
-            coin = row["coin"]
-            self._settle(coin, written.get(coin, -1))
-        self._next_due = min(self._due.values(), default=None)
+        self._next_due: int | None = None
+        self._known_version: int | None = None
+        self._learn()
 
     def write(self, coin: str, signals: Sequence[Any]) -> None:
         """Store signals of one coin and every row that they change, all or nothing.
 
         `signals` are `common.news.NewsSignal`; one that is in the store already is replaced.
         """
-        until = max(self._clock_ms(), self._done.get(coin, -1))
         # Of two in a batch with one name the later is meant, as if they had come one by one.
         fresh = {(signal.observed_at_ms, signal.story_id): signal for signal in signals}
         times = {time for time, _ in fresh}
-        spans = [(time, min(time + LONGEST_MS, until)) for time in times if time <= until]
-        if (due := self._due.get(coin)) is not None and due <= until:
-            # What time has made due goes first, since nothing looks back behind the newest row.
-            spans.append((due, until))
-        rows = self._rows(coin, spans, [Observed(*_observed(signal)) for signal in fresh.values()])
-        stored = [_stored(fresh[name]) for name in sorted(fresh)]
-        self._store.write_many([(NEWS_SIGNALS, stored), (SENTIMENT, rows)])
+        # Rows follow from all signals of the coin, so nobody may add one before they are written.
+        with self._store.transaction():
+            self._learn()
+            until = max(self._clock_ms(), self._done.get(coin, -1))
+            spans = [(time, min(time + LONGEST_MS, until)) for time in times if time <= until]
+            if (due := self._due.get(coin)) is not None and due <= until:
+                # What time has made due goes first, since nothing looks back behind the newest row.
+                spans.append((due, until))
+            rows = self._rows(coin, spans, [Observed(*_observed(signal)) for signal in fresh.values()])
+            stored = [_stored(fresh[name]) for name in sorted(fresh)]
+            self._store.write_many([(NEWS_SIGNALS, stored), (SENTIMENT, rows)])
         self._settle(coin, until)
         self._next_due = min(self._due.values(), default=None)
 
     def catch_up(self) -> None:
         """Write the rows of all coins whose time has come. Costs next to nothing when there are none."""
-        if self._next_due is None or (now := self._clock_ms()) < self._next_due:
+        self._learn()
+        if not self._is_due(self._clock_ms()):
             return
-        overdue = {coin: due for coin, due in self._due.items() if due <= now}
-        rows = (self._rows(coin, [(due, now)]) for coin, due in overdue.items())
-        self._store.write(SENTIMENT, [*chain.from_iterable(rows)])
+        with self._store.transaction():
+            self._learn()
+            now = self._clock_ms()
+            overdue = {coin: due for coin, due in self._due.items() if due <= now}
+            rows = (self._rows(coin, [(due, now)]) for coin, due in overdue.items())
+            self._store.write(SENTIMENT, [*chain.from_iterable(rows)])
         for coin in overdue:
             self._settle(coin, now)
         self._next_due = min(self._due.values(), default=None)
+
+    def _is_due(self, now_ms: int) -> bool:
+        return self._next_due is not None and self._next_due <= now_ms
+
+    def _learn(self) -> None:
+        """Find out from the store what is written of each coin, unless nobody else wrote to it since."""
+        version = self._store.foreign_writes()
+        if version == self._known_version:
+            return
+        written = {row["coin"]: row["as_of_ms"] for row in self._store.latest_all(group=SENTIMENT.name)}
+        self._done.clear()
+        self._due.clear()
+        for row in self._store.latest_all(group=NEWS_SIGNALS.name):
+            coin = row["coin"]
+            done = self._done[coin] = written.get(coin, -1)
+            # Later there is nothing that could leave a window.
+            if done < row[NEWS_SIGNALS.event_time] + LONGEST_MS:
+                self._settle(coin, done)
+        self._next_due = min(self._due.values(), default=None)
+        # What was written while we read makes for another version.
+        self._known_version = version
 
     def _rows(self, coin: str, spans: Sequence[tuple[int, int]], fresh: Iterable[Observed] = ()) -> list[Row]:
         """Rows at the change points in `spans`, of the stored signals and of `fresh` in their place."""

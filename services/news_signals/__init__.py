@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def score_headlines(headlines: str | Iterable[str], engine: str = "embedded") -> "list[HeadlineScore]":
     """Score headlines as the service would: each as a whole (`overall`) and for each coin (`coins`).
 
-    A list comes back, also for a single text. `engine` is ``embedded`` or ``llm``; settings are read from ``NEWS_SIGNALS_…``. Raises `SettingsError`.
+    A list comes back, also for a single text. `engine` is ``embedded`` or ``llm``; settings are read from
+    ``NEWS_SIGNALS_…``. Raises `SettingsError`.
 
     >>> score_headlines(["Bitcoin rallies as Ether slips"])[0].coins["BTC"].label   # doctest: +SKIP
     'positive'

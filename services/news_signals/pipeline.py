@@ -1,6 +1,7 @@
 """news → news_signals: decode, ignore repeats, find the coins, and leave the rest to `scoring`."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from services.common.errors import ContractError
@@ -123,10 +124,14 @@ def engine_of(settings: NewsSignalsSettings, metrics: Metrics) -> Engine:
 def build_pipeline(settings: NewsSignalsSettings, context: Context) -> NewsSignalsPipeline:
     """The news_signals service: `news` in, `news_signals` out. Raises `SettingsError`."""
     finder = CoinFinder(load_coins(settings.coins_path, replace=settings.coins_replace))
-    stream = Stream(settings, context, ("news", "news_signals"))
-    engine = engine_of(settings, context.metrics)
-    publisher = KafkaPublisher(context)
-    scoring = Scoring(engine, publisher, context.metrics, context.health, settings.batch)
-    step = NewsSignalsStep(finder, scoring, context.metrics)
-    stream.add_step("news", step, destination="news_signals", flush=scoring.flush)
+    with ExitStack() as undo:
+        # Before the broker is asked for anything: a key that is missing will not come with it.
+        engine = engine_of(settings, context.metrics)
+        undo.callback(engine.close)
+        stream = Stream(settings, context, ("news", "news_signals"))
+        publisher = KafkaPublisher(context)
+        scoring = Scoring(engine, publisher, context.metrics, context.health, settings.batch)
+        step = NewsSignalsStep(finder, scoring, context.metrics)
+        stream.add_step("news", step, destination="news_signals", flush=scoring.flush)
+        undo.pop_all()
     return NewsSignalsPipeline(stream, engine)

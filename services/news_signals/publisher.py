@@ -7,6 +7,7 @@ from services.common.delivery import Delivery
 from services.common.messages import SCHEMA_HEADER, SCHEMA_VERSION, batch_headers, encode
 from services.common.news import NewsSignal
 from services.common.runner import Context
+from services.common.topics import batch_bytes
 
 #: No signal's JSON is longer, so that rows can be counted instead of bytes.
 MAX_ROW_BYTES = 1_500
@@ -34,7 +35,7 @@ class KafkaPublisher:
         broker = context.broker
         self._delivery = Delivery(context)
         self._topic = broker.topic("news_signals")
-        self._max_rows = max(1, broker.max_message_bytes // MAX_ROW_BYTES)
+        self._max_rows = max(1, batch_bytes(broker) // MAX_ROW_BYTES)
         self._rows_out = context.metrics.rows_out.labels("news_signals")
 
     def signals(self, coin: str, rows: Sequence[NewsSignal], received_at_ms: int | None, now_ms: int) -> None:

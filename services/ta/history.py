@@ -5,6 +5,7 @@ A candle changes one chunk of `CHUNK` candles, so that the state written per can
 are rebuilt from the chunks.
 """
 
+from collections.abc import Iterable
 from typing import Protocol, Self
 
 import numpy as np
@@ -138,7 +139,7 @@ class History:
             written += len(value)
             chunk += 1
         self.version += 1
-        header = self.count.to_bytes(8, "big") + self.version.to_bytes(8, "big")
+        header = _header(self.count, self.version)
         state.set_bytes(name, header)
         self._dirty_from = None
         return written + len(header)
@@ -165,6 +166,10 @@ class History:
         return history
 
 
+def _header(count: int, version: int) -> bytes:
+    return count.to_bytes(8, "big") + version.to_bytes(8, "big")
+
+
 def _slot(name: str, chunk: int) -> str:
     # One more slot than chunks are kept, since the newest may be begun while the oldest is needed.
     return f"{name}/{chunk % (KEPT // CHUNK + 1)}"
@@ -185,3 +190,12 @@ class Histories:
             history = History.load(state, name)
             self._known[key, name] = history
         return history
+
+    def forget(self, key: bytes, names: Iterable[str], state: State) -> None:
+        """Make the histories `names` of the message key `key` empty."""
+        for name in names:
+            header = state.get_bytes(name)
+            if header is not None:
+                # The version goes on, so that a copy of before is not taken for this one.
+                state.set_bytes(name, _header(0, int.from_bytes(header[8:16], "big") + 1))
+            self._known.pop((key, name), None)

@@ -5,10 +5,12 @@ from typing import Any
 import msgspec
 
 from services.common.errors import ContractError
+from services.common.history import begins
 from services.common.messages import Candle, candles_pass, check_candle, decode_rows, encode, row_decoder
 from services.common.metrics import Metrics
 from services.common.runner import Context
 from services.common.stream import Message, State, StepResult, Stream
+from services.common.timeframes import TIMEFRAMES
 from services.ta.engine import Engine
 from services.ta.history import Histories
 from services.ta.indicators import choose
@@ -32,6 +34,9 @@ class TaStep:
 
     def __call__(self, message: Message, state: State) -> StepResult:
         """Rows for the candles of `message`, which are all of one timeframe."""
+        if begins(message.value, message.headers):
+            self._histories.forget(message.key, TIMEFRAMES, state)
+            return StepResult()
         candles, indexes, result = _decode(message)
         if not candles:
             return result

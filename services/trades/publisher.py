@@ -8,6 +8,7 @@ from loguru import logger
 from services.common.dead_letters import dead_letter
 from services.common.delivery import Delivery
 from services.common.errors import ContractError
+from services.common.history import EMPTY, begin_header, end_header
 from services.common.messages import Trade, batch_headers, encode, series_key
 from services.common.runner import Context
 from services.trades.exchanges.contract import Bad
@@ -26,6 +27,12 @@ class Publisher(Protocol):
 
     def heartbeat(self, pair: str, known_until_ms: int, now_ms: int) -> None:
         """Say that nothing more traded up to `known_until_ms`."""
+
+    def begin(self, pair: str, since_ms: int, now_ms: int) -> None:
+        """Say that a pair's history begins at `since_ms` (0: with its first trade)."""
+
+    def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
+        """Say that a pair's history is complete up to `known_until_ms`; `series` pairs will say so."""
 
     def dead_letter(self, bad: Bad, now_ms: int) -> None:
         """Put a refused frame or row aside."""
@@ -77,10 +84,20 @@ class KafkaPublisher:
 
     def heartbeat(self, pair: str, known_until_ms: int, now_ms: int) -> None:
         """Send an empty batch whose message time is `known_until_ms`."""
+        self._empty(pair, known_until_ms, batch_headers(now_ms))
+
+    def begin(self, pair: str, since_ms: int, now_ms: int) -> None:
+        """Send a first heartbeat, on which services forget what they know of the pair."""
+        self._empty(pair, since_ms, [*batch_headers(now_ms), begin_header()])
+
+    def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
+        """Send a last heartbeat, on which services stop when it is the last of all pairs."""
+        ending = end_header(self._progress.identity, series)
+        self._empty(pair, known_until_ms, [*batch_headers(now_ms), ending])
+
+    def _empty(self, pair: str, time_ms: int, headers: list[tuple[str, bytes]]) -> None:
         key = series_key(self._exchange, pair)
-        self._delivery.send(
-            self._topic, key, b"[]", headers=batch_headers(now_ms), timestamp_ms=known_until_ms
-        )
+        self._delivery.send(self._topic, key, EMPTY, headers=headers, timestamp_ms=time_ms)
 
     def dead_letter(self, bad: Bad, now_ms: int) -> None:
         """Send the raw bytes to the dead letters, with why they were refused."""

@@ -1,5 +1,6 @@
 """The embedded broker comes and goes cleanly, and topics are made as they are described."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -80,6 +81,26 @@ def test_the_command_ends_on_a_signal_and_takes_the_broker_with_it(number: signa
     assert process.wait(timeout=15) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
+    wait_until(lambda: not runs(child.pid), "the broker to end", 5)
+
+
+def test_the_command_ends_on_sigterm_where_a_shell_made_it_ignore_ctrl_c() -> None:
+    command = f"{sys.executable} -m services.common.broker --port {free_port()} & echo $!; wait $!; echo $?"
+    shell = subprocess.Popen(
+        ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert shell.stdout is not None
+    assert shell.stderr is not None
+    pid = int(shell.stdout.readline())
+    assert "Ctrl-C ends it" in shell.stderr.readline()
+    (child,) = psutil.Process(pid).children()
+    os.kill(pid, signal.SIGTERM)
+    try:
+        assert shell.communicate(timeout=15) == ("0\n", "")
+    finally:
+        shell.kill()
+        if runs(pid):
+            os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not runs(child.pid), "the broker to end", 5)
 
 

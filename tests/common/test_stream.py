@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from confluent_kafka import KafkaError
+from quixstreams.kafka.exceptions import KafkaProducerDeliveryError
 
 from services.common.broker import EmbeddedBroker
-from services.common.errors import ContractError
-from services.common.messages import DeadLetter, batch_headers, split_key
+from services.common.errors import ContractError, MessageTooLargeError
+from services.common.messages import DeadLetter, Trade, batch_headers, decode_rows, split_key
+from services.common.settings import MIN_MESSAGE_BYTES
 from services.common.stream import Message, State, StepResult
 from tests.common.support import KEY, Bus, Harness, Record
 
@@ -136,6 +139,76 @@ def test_a_message_of_the_largest_size_fits_into_a_dead_letter(
     harness.run_until(lambda: harness.count("dead_letters_total", reason="bad_json") == 1)
     ((_, letter),) = bus.letters(1)
     assert len(letter.value) == 990_000
+
+
+SMALL = {"KAFKA_MAX_MESSAGE_BYTES": str(MIN_MESSAGE_BYTES)}
+
+
+def test_an_output_larger_than_a_message_is_split_and_a_row_larger_than_one_set_aside(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    bus = Bus(broker.address, "_split", **SMALL)
+    rows: list[str] = [f"{number}" * 2_000 for number in range(1_000)]
+    rows.insert(500, "huge" * 60_000)
+    bus.send("trades", b"[1]", headers=HEADERS)
+    bus.send("trades", b"[2]", headers=HEADERS)
+
+    def step(message: Message, state: State) -> StepResult:
+        if message.value == b"[2]":
+            return StepResult(outputs=[b"[]"], rows_in=1)
+        return StepResult(outputs=[json.dumps(rows).encode()], keyed_outputs=[(b"other", b"[7]")], rows_in=1)
+
+    harness = Harness(bus, tmp_path, step, stateful=False)
+    harness.run_until(partial(harness.has_processed, 2))
+    records = bus.read("candles", 10)
+    sent = [row for record in records if record.key == KEY for row in json.loads(record.value or b"")]
+    assert sent == rows[:500] + rows[501:]
+    assert max(len(record.value or b"") for record in records) < MIN_MESSAGE_BYTES
+    assert [record.value for record in records if record.key == b"other"] == [b"[7]"]
+    assert all(record.headers == dict(HEADERS) for record in records)
+    ((_, letter),) = bus.letters(1)
+    assert (letter.topic, letter.partition, letter.reason) == ("candles_split", -1, "too_large")
+    assert letter.detail == "a row of 240004 bytes; KAFKA_MAX_MESSAGE_BYTES is 200000; cut from 240004 bytes"
+    assert letter.value == json.dumps(["huge" * 60_000]).encode()[:MIN_MESSAGE_BYTES]
+    assert harness.count("dead_letters_total", reason="too_large") == 1
+
+
+def test_a_bad_message_larger_than_ours_may_be_is_a_letter_with_its_beginning(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """As from a service that is allowed larger messages than this one."""
+    large = Bus(broker.address, "_larger")
+    large.send("trades", b"x" * 900_000)
+    # The decoder's words repeat what it found.
+    large.send("trades", b'[{"side":"' + b"x" * 900_000 + b'"}]')
+    small = Bus(broker.address, "_larger", **SMALL)
+
+    def step(message: Message, state: State) -> StepResult:
+        good, refused = decode_rows(Trade, message.key, message.value)
+        return StepResult(refused=refused, rows_in=len(good))
+
+    harness = Harness(small, tmp_path, step, stateful=False)
+    harness.run_until(lambda: harness.count("dead_letters_total", reason="bad_row") == 1)
+    (_, whole), (_, row) = small.letters(2)
+    assert (whole.value, whole.offset) == (b"x" * MIN_MESSAGE_BYTES, 0)
+    assert whole.detail.endswith("; cut from 900000 bytes")
+    assert (len(row.value), row.row) == (MIN_MESSAGE_BYTES, 0)
+    assert row.detail.startswith("Invalid enum value 'xxx")
+    assert len(row.detail) < 600
+
+
+def test_an_output_that_its_topic_refuses_ends_the_stream_with_what_to_set(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    stream = Harness(Bus(broker.address, "_refused"), tmp_path, counting)._stream
+
+    # The embedded broker keeps no limits; this is what the engine raises where another refuses.
+    def refused() -> None:
+        raise KafkaProducerDeliveryError(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+
+    setattr(stream.app, "run", refused)  # noqa: B010
+    with pytest.raises(MessageTooLargeError, match=r"set KAFKA_MAX_MESSAGE_BYTES .* max\.message\.bytes"):
+        stream.run()
 
 
 def test_offsets_are_committed_only_after_a_flush_that_succeeded(

@@ -34,7 +34,8 @@ def die() -> None:
 def arm(point: str, number: int) -> None:
     """Die at the point of a write that has rows of two groups."""
     divide = sqlite._divide
-    write = sqlite.SqliteStore.write_many
+    write_many = sqlite.SqliteStore.write_many
+    write = SentimentWriter.write
     calls = 0
 
     def deadly_divide(plan: Any, *args: Any) -> Any:
@@ -52,13 +53,18 @@ def arm(point: str, number: int) -> None:
     def counted(store: Any, writes: Any) -> None:
         nonlocal calls
         calls += 1
-        write(store, writes)
-        if calls == number and point == "after_commit":
+        write_many(store, writes)
+
+    def deadly_write(*args: Any) -> None:
+        write(*args)
+        if calls == number:
             die()
 
-    if point != "after_commit":
-        setattr(sqlite, "_divide", deadly_divide)  # noqa: B010
     setattr(sqlite.SqliteStore, "write_many", counted)  # noqa: B010
+    if point == "after_commit":
+        setattr(SentimentWriter, "write", deadly_write)  # noqa: B010
+    else:
+        setattr(sqlite, "_divide", deadly_divide)  # noqa: B010
 
 
 def main() -> None:

@@ -205,6 +205,36 @@ def test_a_bad_question_gets_its_status_and_a_reason(
     assert answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("route", "parameters", "says"),
+    [
+        ("ta/latest", {"timefrme": "1h"}, "timefrme; known: pair, timeframe, exchange, coin"),
+        ("ta/history", {**BTC, "since": T0, "until": T0}, "since, until; known: pair, timeframe, exchange,"),
+        ("ta/history", {**BTC, "since": T0}, "coin, from, to, after, limit, columns, format"),
+        ("sentiment/latest", {"coin": "BTC", "Coin": "ETH"}, "Coin; known"),
+        ("combined/latest", {**BTC, "coin": "BTC"}, "coin; known: pair, timeframe, exchange"),
+        ("combined/history", {**BTC, "accept": "csv"}, "accept; known: pair"),
+        ("groups", {"group": "ta"}, "group; there are none here"),
+        ("ta/latest", {"x" * 5_000: "1"}, "xxx; known: pair"),
+    ],
+)
+def test_a_parameter_that_the_route_does_not_have_is_refused_with_those_it_has(
+    url: str, route: str, parameters: dict[str, Any], says: str
+) -> None:
+    answer = get(f"{url}/{route}", **parameters)
+    assert answer.status_code == 422
+    detail = answer.json()["detail"]
+    assert detail.startswith("unknown parameter ")
+    assert says in detail
+    assert len(detail) < 250
+
+
+def test_without_the_key_nobody_learns_which_parameters_there_are(store_path: Path) -> None:
+    server = serve(store_path, api_key=KEY)
+    assert get(f"{server.url}/features/ta/latest", timefrme="1h").status_code == 401
+    server.stop()
+
+
 def test_an_unknown_group_is_404_and_a_malformed_one_422(url: str) -> None:
     assert get(f"{url}/news/latest", **BTC).status_code == 404
     assert get(f"{url}/news/history", **BTC).status_code == 404

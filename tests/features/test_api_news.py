@@ -122,6 +122,23 @@ def test_combined_is_the_candle_and_the_sentiment_of_its_end(url: str, store_pat
     assert {name: features[name] for name in names} == {name: last[name] for name in names}
 
 
+def test_combined_of_an_open_candle_is_as_of_now(store_path: Path) -> None:
+    now = T0 + 27 * MINUTE
+    with make_store(store_path) as store:
+        store.write(TA, tuples([ta_row(0, timeframe="1d", closed=False)]))
+    server = serve(store_path, clock_ms=lambda: now)
+    found = [
+        get(f"{server.url}/features/combined/latest", pair="BTC/USD", timeframe="1d").json(),
+        *get(f"{server.url}/features/combined/latest", timeframe="1d").json()["vectors"],
+    ]
+    server.stop()
+    for vector in found:
+        features = vector["features"]
+        assert (vector["closed"], vector["age_s"]) == (False, 0)
+        assert (features["news_count_15m"], features["seconds_since_news"]) == (6, 120.0)
+    assert len(found) == 2
+
+
 def test_combined_lists_all_that_fit(url: str) -> None:
     vectors = get(f"{url}/combined/latest", timeframe="1m").json()["vectors"]
     assert [vector["pair"] for vector in vectors] == ["BTC/USD", "XRP/USD"]

@@ -85,6 +85,18 @@ def test_asking_for_what_is_null_without_news_keeps_the_rows_with_news(filled: S
     assert ends == list(range(10, 28))
 
 
+def test_the_seconds_since_news_tell_a_quiet_time_from_one_before_the_first_signal(
+    filled: SqliteStore,
+) -> None:
+    counts = filled.training_set("BTC/USD", "1m", features=["news_count_15m"])
+    assert counts["news_count_15m"].to_pylist()[:10] == [0] * 9 + [1]
+    known = filled.training_set("BTC/USD", "1m", features=["news_count_15m", "seconds_since_news"])
+    ends = [(end - T0) // MINUTE for end in known["end_ms"].to_pylist()]  # type: ignore[operator]
+    assert ends == list(range(10, 40))
+    # Quiet again, and kept.
+    assert known["news_count_15m"].to_pylist()[-1] == 0
+
+
 def test_sentiment_of_a_coin_without_news_is_counts_of_0_and_nulls(filled: SqliteStore) -> None:
     names = ["news_count_4h", "sentiment_mean_4h", "seconds_since_news"]
     table = filled.training_set("ETH/USD", "1m", features=names, dropna=False)
@@ -131,6 +143,37 @@ def test_the_vector_is_the_newest_row_with_the_sentiment_of_its_end(filled: Sqli
     assert vector["seconds_since_news"] == 1650.0
     assert [v["pair"] for v in filled.vectors()] == ["BTC/USD", "ETH/USD"]
     assert filled.vectors("ETH/USD")[0]["seconds_since_news"] is None
+
+
+def test_a_candle_that_is_still_open_has_the_sentiment_of_now_and_not_of_its_end(
+    filled: SqliteStore,
+) -> None:
+    store = filled
+    store.write(TA, tuples([ta_row(0, timeframe="1h", closed=False)]))
+    names = ("news_count_15m", "sentiment_mean_15m", "seconds_since_news")
+    seen = {}
+    for minutes in (9, 11, 13, 26, 60, 90):
+        (vector,) = store.vectors("BTC/USD", "1h", now=T0 + minutes * MINUTE)
+        assert vector == store.vector("BTC/USD", "1h", now=T0 + minutes * MINUTE)
+        seen[minutes] = tuple(vector[name] for name in names)
+    assert seen == {
+        9: (0, None, None),
+        11: (1, 0.5, 60.0),
+        13: (2, 0.125, 30.0),
+        26: (1, -0.25, 810.0),
+        60: (0, None, 2850.0),
+        # The candle ended meanwhile, and its last row is on the way.
+        90: (0, None, 2850.0),
+    }
+    # Its end is past, so that now is later by the wall clock.
+    assert store.vector("BTC/USD", "1h")["seconds_since_news"] == 2850.0  # type: ignore[index]
+
+
+def test_a_closed_candle_has_the_sentiment_of_its_end_also_where_the_clock_is_behind(
+    filled: SqliteStore,
+) -> None:
+    vector = filled.vector("BTC/USD", "1m", now=T0)
+    assert vector == filled.vector("BTC/USD", "1m")
 
 
 def test_the_history_of_vectors_has_the_columns_asked_for(filled: SqliteStore) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,58 @@ def test_a_signal_of_the_next_seconds_waits_for_its_time_also_over_a_restart(
     assert store.latest(group="sentiment", coin="BTC")["as_of_ms"] == T0 + 4_000  # type: ignore[index]
 
 
+@pytest.fixture
+def other(store: SqliteStore, path: Path, clock: Clock) -> Iterator[SentimentWriter]:
+    """The writer of a second replica on the same file."""
+    with make_store(path) as opened:
+        yield SentimentWriter(opened, clock)
+
+
+def test_a_replica_that_takes_over_a_coin_writes_what_the_other_left_due(
+    writer: Any, other: Any, store: SqliteStore, clock: Clock
+) -> None:
+    clock.at_ms = 0
+    other.write("BTC", [signal(0)])
+    clock.at_ms = 5 * HOUR
+    writer.catch_up()
+    assert as_of(store) == [0, 15, 60, 240]
+
+
+def test_a_coin_that_comes_back_is_gone_on_with_where_the_other_replica_left_it(
+    writer: Any, other: Any, store: SqliteStore, clock: Clock
+) -> None:
+    clock.at_ms = 0
+    signals = [signal(0, "a", 0.5), signal(70 * MINUTE, "b", -0.5), signal(10 * MINUTE, "late", 0.9)]
+    writer.write("BTC", signals[:1])
+    clock.at_ms = 3 * HOUR
+    other.write("BTC", signals[1:2])
+    # This machine's clock is behind, so rows that the other wrote lie ahead of it.
+    clock.at_ms = HOUR
+    writer.write("BTC", signals[2:])
+    assert store.history(group="sentiment", coin="BTC").to_pylist()[-1]["news_count_24h"] == 3
+    clock.at_ms = 2 * DAY
+    writer.catch_up()
+    assert sentiment_contents(store)[2] == expected(signals, clock())
+
+
+def test_two_replicas_that_write_one_coin_at_once_leave_the_rows_of_one(
+    store: SqliteStore, path: Path, clock: Clock
+) -> None:
+    signals = [signal(i * 11 * MINUTE, f"s{i}", (i % 21 - 10) / 10) for i in range(80)]
+
+    def write(own: list[NewsSignal]) -> None:
+        with make_store(path) as opened:
+            replica = SentimentWriter(opened, clock)
+            for one in own:
+                replica.write("BTC", [one])
+
+    with ThreadPoolExecutor(2) as pool:
+        # Both go through the same days, so each changes rows that the other writes too.
+        for done in [pool.submit(write, signals[0::2]), pool.submit(write, signals[1::2])]:
+            done.result()
+    assert sentiment_contents(store)[2] == expected(signals, clock())
+
+
 def test_a_clock_that_is_set_back_leaves_no_row_as_it_was_before_a_late_signal(
     writer: Any, store: SqliteStore, clock: Clock
 ) -> None:
@@ -251,29 +304,33 @@ def opened(clock: Callable[[], int]) -> Iterator[SqliteStore]:
 
 @settings(max_examples=40, deadline=None)
 @given(signals=_signals(), data=st.data())
-def test_any_order_duplicates_batches_ticks_and_restarts_give_the_rows_of_the_set(
+def test_any_order_duplicates_batches_ticks_restarts_and_replicas_give_the_rows_of_the_set(
     signals: list[NewsSignal], data: Any
 ) -> None:
     """Signals arrive in any order once they are observed; time goes on between the batches."""
     arriving = data.draw(st.permutations(signals + data.draw(st.lists(st.sampled_from(signals), max_size=4))))
     clock = Clock()
-    with opened(clock) as store:
-        writer = SentimentWriter(store, clock)
+    # The coins' partitions go to and fro between two replicas that share the file.
+    with opened(clock) as store, make_store(store.path) as second:
+        stores = [store, second]
+        writers = [SentimentWriter(opened, clock) for opened in stores]
+        at = 0
         while arriving:
             size = data.draw(st.integers(1, len(arriving)))
             batch, arriving = arriving[:size], arriving[size:]
             newest = max(s.observed_at_ms for s in batch) - T0
             clock.at_ms = max(clock.at_ms, newest - data.draw(st.sampled_from([0, 4_000])))
             clock.at_ms += data.draw(st.sampled_from([0, 1, 5 * MINUTE, 7 * HOUR]))
+            at = data.draw(st.integers(0, 1))
             for coin in ("BTC", "ETH"):
                 if of_coin := [s for s in batch if s.coin == coin]:
-                    writer.write(coin, of_coin)
+                    writers[at].write(coin, of_coin)
             if data.draw(st.booleans()):
-                writer = SentimentWriter(store, clock)
+                writers[at] = SentimentWriter(stores[at], clock)
             if data.draw(st.booleans()):
-                writer.catch_up()
+                writers[at].catch_up()
         clock.at_ms += data.draw(st.sampled_from([4_000, HOUR, 2 * DAY]))
-        writer.catch_up()
+        writers[data.draw(st.integers(0, 1))].catch_up()
         now_ms = clock()
         _, newest_signals, rows, newest_rows = sentiment_contents(store)
     by_coin = {coin: [s for s in signals if s.coin == coin] for coin in ("BTC", "ETH")}

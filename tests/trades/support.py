@@ -60,6 +60,12 @@ class FakePublisher:
     def heartbeat(self, pair: str, known_until_ms: int, now_ms: int) -> None:
         self.messages.append(("heartbeat", pair, known_until_ms, now_ms, time.monotonic()))
 
+    def begin(self, pair: str, since_ms: int, now_ms: int) -> None:
+        self.messages.append(("begin", pair, since_ms, now_ms, time.monotonic()))
+
+    def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
+        self.messages.append(("end", pair, known_until_ms, series, time.monotonic()))
+
     def dead_letter(self, bad: Bad, now_ms: int) -> None:
         self.dead.append(bad)
 

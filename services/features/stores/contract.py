@@ -1,6 +1,7 @@
 """What a feature store can do. Every file beside this one that is in `REGISTRY` does it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self
 
 import pyarrow as pa
@@ -66,11 +67,21 @@ class Reader(Protocol):
         `after` goes on behind a page: of the rows at `start`, only those whose `within` is later.
         """
 
-    def vector(self, pair: str, timeframe: str, exchange: str | None = None) -> dict[str, Any] | None:
-        """The newest `ta` row of a pair with the sentiment of its base coin at the row's end."""
+    def vector(
+        self, pair: str, timeframe: str, exchange: str | None = None, *, now: Time | None = None
+    ) -> dict[str, Any] | None:
+        """The newest `ta` row of a pair with the sentiment of its base coin at the row's end.
+
+        A candle that is still open gets that of `now`, by default the wall clock's.
+        """
 
     def vectors(
-        self, pair: str | None = None, timeframe: str | None = None, exchange: str | None = None
+        self,
+        pair: str | None = None,
+        timeframe: str | None = None,
+        exchange: str | None = None,
+        *,
+        now: Time | None = None,
     ) -> list[dict[str, Any]]:
         """The same for each series that fits."""
 
@@ -123,6 +134,15 @@ class Store(Reader, Protocol):
 
     def write_many(self, writes: Sequence[tuple[FeatureGroup, Sequence[tuple[Any, ...]]]]) -> None:
         """`write` the rows of several groups, all of them or none."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Keep others from writing meanwhile, and keep all that is written inside, or on an error none of it.
+
+        Questions asked inside are answered as if nothing had been written inside.
+        """
+
+    def foreign_writes(self) -> int:
+        """A number that is another one once somebody else has written to the store since."""
 
     def rows(
         self,

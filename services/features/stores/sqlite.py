@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +31,8 @@ def _now_ms() -> int:
 class SqliteStore(SqliteReader):
     """`contract.Store` on one SQLite file. Writing is for the thread that made it; reading for any.
 
-    Every `write` is a transaction of its own, so a row can be read once `write` returns and a killed
-    writer leaves whole batches. With ``synchronous="normal"`` a commit survives the death of the
+    Outside of `transaction` every `write` is one of its own, so a row can be read once `write` returns and
+    a killed writer leaves whole batches. With ``synchronous="normal"`` a commit survives the death of the
     process, and `flush` makes it survive a power cut as well; with ``"full"`` each commit does.
     Raises `StoreError`.
     """
@@ -53,15 +54,13 @@ class SqliteStore(SqliteReader):
 
     def ensure_group(self, group: FeatureGroup) -> None:
         """Make the tables of a group, or check them. Raises `SchemaMismatchError`, `StoreError`."""
-        try:
-            with self._writer:
-                create_registry(self._writer)
-                if not table_columns(self._writer, group.table):
-                    self._writer.execute(create_sql(group))
-                check_tables(self._writer, group, str(self.path))
-                save_group(self._writer, group)
-        except apsw.Error as error:
-            raise StoreError(f"cannot create {group.table} in {self.path}: {error}") from error
+        # Reading first and writing then would fail, not wait, where another writer comes in between.
+        with self.transaction():
+            create_registry(self._writer)
+            if not table_columns(self._writer, group.table):
+                self._writer.execute(create_sql(group))
+            check_tables(self._writer, group, str(self.path))
+            save_group(self._writer, group)
         self._plans[group.table] = _Plan(
             upsert_sql(group, online=False),
             upsert_sql(group, online=True),
@@ -81,22 +80,47 @@ class SqliteStore(SqliteReader):
         divided = [(plan, *_divide(plan, rows, ingested)) for plan, rows in plans]
         if not divided:
             return
-        execute, executemany = self._writer.execute, self._writer.executemany
+        executemany = self._writer.executemany
+        with self.transaction():
+            for plan, offline, newest in divided:
+                if offline:
+                    executemany(plan.offline_sql, offline)
+                executemany(plan.online_sql, newest)
+        self._dirty = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the lock for writing, and commit or take back what is written inside.
+
+        Questions are asked on other connections, so inside they see the store as it was before.
+        """
+        if self._writer.in_transaction:
+            # The outer one commits.
+            yield
+            return
         try:
-            execute("BEGIN IMMEDIATE")
+            self._writer.execute("BEGIN IMMEDIATE")
             try:
-                for plan, offline, newest in divided:
-                    if offline:
-                        executemany(plan.offline_sql, offline)
-                    executemany(plan.online_sql, newest)
-                execute("COMMIT")
+                yield
+                self._writer.execute("COMMIT")
             except BaseException:
-                if self._writer.in_transaction:
-                    execute("ROLLBACK")
+                self._roll_back()
                 raise
         except apsw.Error as error:
             raise StoreError(f"cannot write to the feature store {self.path}: {error}") from error
-        self._dirty = True
+
+    def _roll_back(self) -> None:
+        # Some errors have rolled back already.
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    def foreign_writes(self) -> int:
+        """Changes when another connection has written to the file, and not when this one has."""
+        try:
+            version: int = self._writer.pragma("data_version")
+        except apsw.Error as error:
+            raise StoreError(f"cannot read the feature store {self.path}: {error}") from error
+        return version
 
     def flush(self) -> None:
         """Sync the log to the disk, so that no committed offset is ahead of the store."""

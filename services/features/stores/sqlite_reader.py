@@ -1,5 +1,6 @@
 """Reading the SQLite store: single groups, and the vectors and training sets that join them."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,14 @@ import pyarrow as pa
 from services.common.errors import QueryError, UnknownSeriesError
 from services.features.arrow import arrow_schema, to_batches
 from services.features.groups import FeatureGroup
-from services.features.joins import base_coin, divide_names, joined_names, sentiment_values, with_sentiment
+from services.features.joins import (
+    base_coin,
+    divide_names,
+    joined_names,
+    known_at_ms,
+    sentiment_values,
+    with_sentiment,
+)
 from services.features.stores.sqlite_select import (
     Asked,
     Span,
@@ -19,30 +27,40 @@ from services.features.stores.sqlite_select import (
     selected_names,
 )
 from services.features.stores.sqlite_tables import SqliteTables
-from services.features.times import Time
+from services.features.times import Time, to_ms
 from services.features.training import label_returns, training_columns
 
 
 class SqliteReader(SqliteTables):
     """`contract.Reader` on one SQLite file. Safe in several threads; raises `StoreError`."""
 
-    def vector(self, pair: str, timeframe: str, exchange: str | None = None) -> dict[str, Any] | None:
+    def vector(
+        self, pair: str, timeframe: str, exchange: str | None = None, *, now: Time | None = None
+    ) -> dict[str, Any] | None:
         """The newest row of a pair with the sentiment of its base coin at the row's end.
 
         Columns: those of `ta`, the features of `sentiment`, and ``seconds_since_news``; the same values
-        as the training row of that time. None where the series has no row yet.
+        as the training row of that time. A candle that is still open (``closed`` is False) gets the
+        sentiment of `now`, by default the wall clock's, since its end has yet to come. What is null where
+        `training_set` says. None where the series has no row yet.
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
-        found = self.vectors(pair, timeframe, exchange)
+        found = self.vectors(pair, timeframe, exchange, now=now)
         if len(found) > 1:
             names = ", ".join(str(row["exchange"]) for row in found)
             raise QueryError(f"{pair} is on several exchanges; name one of {names}")
         return found[0] if found else None
 
     def vectors(
-        self, pair: str | None = None, timeframe: str | None = None, exchange: str | None = None
+        self,
+        pair: str | None = None,
+        timeframe: str | None = None,
+        exchange: str | None = None,
+        *,
+        now: Time | None = None,
     ) -> list[dict[str, Any]]:
         """The newest row of each series that fits, with sentiment as `vector` has it."""
+        now_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
         asked = Asked({"pair": pair, "timeframe": timeframe, "exchange": exchange})
         with self._connection() as connection:
             ta, sentiment = (self._group(connection, name) for name in ("ta", "sentiment"))
@@ -50,7 +68,7 @@ class SqliteReader(SqliteTables):
             sql = as_of_sql(sentiment, names)
             joined = []
             for row in self._newest(connection, ta, asked):
-                at_ms: int = row[ta.event_time]
+                at_ms = known_at_ms(row, now_ms)
                 values = connection.execute(sql, (base_coin(row["pair"]), at_ms)).fetchone()
                 then = None if values is None else dict(zip(names, values, strict=True))
                 joined.append(row | sentiment_values(sentiment, then, at_ms))
@@ -101,14 +119,22 @@ class SqliteReader(SqliteTables):
 
         Columns: exchange, pair, timeframe, end_ms, known_at_ms, the features, and
         ``label_log_return_{horizon}``, the natural log of the close `horizon` intervals later over this
-        close. The label is null where a candle in between is missing or lies after `end`. `dropna`
-        leaves out rows with any null.
+        close. The label is null where a candle in between is missing or lies after `end`.
 
         `features` may be those of `ta`, those of `sentiment` (of the pair's base coin, as of
         ``known_at_ms``) and ``seconds_since_news``. By default they are all that are never null once warm:
         `ta` without `vwap` and `flow_imbalance_1` (null in a candle without trades), and, when the store
-        has sentiment of one of the base coins, its counts. The other columns of sentiment are null while
-        a window is empty; ask for them by name, and with `dropna` only rows with news remain.
+        has sentiment of one of the base coins, its counts.
+
+        A window in which no signal was observed has a count of 0, and its other columns are null. That says
+        nothing of why: the coin had no news, or nobody watched, before the news service first ran or while
+        it was down, which the store does not know. ``seconds_since_news`` is null before the coin's first
+        signal in the store, and nowhere else.
+
+        `dropna` leaves out rows with any null in the features or the label. So with the default features
+        no row is lost for lack of news, and rows from before the first signal stay, with counts of 0. Add
+        ``seconds_since_news`` to leave out these and keep quiet times, or a column of a window, such as
+        ``sentiment_mean_1h``, to keep only rows with news in that window.
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
         span = Span.of(start, end, None, newest=False)
