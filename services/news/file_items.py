@@ -1,9 +1,9 @@
 """Rows of a file of news → articles. Pure."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from services.common.errors import ContractError
-from services.common.news import MAX_NEWS_SKEW_MS
 from services.news.contract import Bad, Item, raw_bytes
 from services.news.file_rows import Row
 from services.news.settings import FILE_FIELDS
@@ -31,15 +31,12 @@ class RowReader:
         Raises `WrongUnitError` for times that are in another unit than milliseconds.
         """
         if row.cells is None:
-            return Bad(
-                None,
-                row.raw[:MAX_RAW_CHARS],
-                ContractError("bad_row", f"row {row.number}: not as many cells"),
-            )
+            error = ContractError("bad_row", f"row {row.number} {row.problem}")
+            return Bad(None, row.raw[:MAX_RAW_CHARS], error)
         cell = {name: row.cells.get(column) for name, column in self._columns.items()}
         try:
             if any("\udc80" <= char <= "\udcff" for value in row.cells.values() for char in _odd(value)):
-                raise ContractError("bad_row", f"row {row.number}: no UTF-8")
+                raise ContractError("bad_row", f"row {row.number} is no UTF-8")
             try:
                 published = parse_time(cell["published"])
             except NotATimeError as error:
@@ -66,14 +63,27 @@ class RowReader:
 
     def _observed_ms(self, row: Row, published_ms: int, observed: object, now_ms: int) -> int:
         if observed is None or observed == "":
-            return published_ms + self._delay_ms
-        try:
-            observed_ms = parse_time(observed).latest_ms
-        except NotATimeError as error:
-            raise ContractError("bad_row", f"row {row.number}: observed: {error}") from None
-        if observed_ms > now_ms + MAX_NEWS_SKEW_MS:
-            raise ContractError("future_event", f"row {row.number}: observed after our own clock")
+            observed_ms = published_ms + self._delay_ms
+            why = "its publication and NEWS_FILE_DELAY_S; map a column observed if it was seen earlier"
+        else:
+            try:
+                observed_ms = parse_time(observed).latest_ms
+            except NotATimeError as error:
+                raise ContractError("bad_row", f"row {row.number}: observed: {error}") from None
+            why = f"its column {self._columns['observed']}"
+        if observed_ms > now_ms:
+            # Whoever reads the news refuses what is observed after now.
+            raise ContractError(
+                "future_event", f"row {row.number} is not observed before {_utc(observed_ms)}, by {why}"
+            )
         return observed_ms
+
+
+def _utc(at_ms: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError):
+        return f"{at_ms} ms"
 
 
 def _odd(value: object) -> str:

@@ -23,11 +23,13 @@ RATIO_FROM_BYTES = 10_000_000
 
 
 class Row(NamedTuple):
-    """One row; `cells` None where it is none, and `raw` what there is instead. Row 0 is a CSV's header."""
+    """One row; `cells` None where it is none, `raw` what there is instead and `problem` what is wrong with
+    it. Row 0 is a CSV's header."""
 
     number: int
     cells: dict[str, Any] | None
-    raw: bytes
+    raw: bytes = b""
+    problem: str = ""
 
 
 def read_rows(path: Path, max_bytes: int) -> Iterator[Row]:
@@ -104,15 +106,15 @@ def _csv_rows(path: Path, source: io.RawIOBase) -> Iterator[Row]:
     if header is None:
         raise SourceError(f"{path}: is empty; expected a header with title and published")
     names = [name.strip() for name in header]
-    yield Row(0, dict.fromkeys(names), b"")
+    yield Row(0, dict.fromkeys(names))
     for number, cells in enumerate(reader, start=1):
         if not cells:
             continue
         if len(cells) != len(names):
             raw = ",".join(cells).encode("utf-8", "surrogateescape")
-            yield Row(number, None, raw)
+            yield Row(number, None, raw, f"has {len(cells)} cells, but the header has {len(names)}")
         else:
-            yield Row(number, dict(zip(names, cells, strict=True)), b"")
+            yield Row(number, dict(zip(names, cells, strict=True)))
 
 
 def _ndjson_rows(path: Path, source: io.RawIOBase) -> Iterator[Row]:
@@ -127,7 +129,10 @@ def _ndjson_rows(path: Path, source: io.RawIOBase) -> Iterator[Row]:
             continue
         try:
             cells = msgspec.json.decode(line, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield Row(number, None, line.strip())
+        except msgspec.ValidationError:
+            problem = 'is no JSON object; write {"title": …, "published": …}'
+            yield Row(number, None, line.strip(), problem)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            yield Row(number, None, line.strip(), f"is no JSON ({error})")
         else:
-            yield Row(number, cells, b"")
+            yield Row(number, cells)

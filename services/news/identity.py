@@ -16,7 +16,7 @@ HOUR_MS = 3_600_000
 #: How much longer than the repeat window a telling is remembered. A story's tellings of one UTC day share
 #: an id, so its last observed time must be known for a day longer than news can be old.
 MARGIN_MS = 48 * HOUR_MS
-#: Ids longer than this are remembered by their hash.
+#: Keys longer than this are remembered by their hash.
 MAX_ID_CHARS = 200
 
 _TRACKING = re.compile(
@@ -80,14 +80,26 @@ def title_key(normalised: str) -> str:
 
 def new_story_id(normalised: str, published_at_ms: int) -> str:
     """Id of a story that nobody has told yet: 16 hex digits, by its words and the UTC day."""
-    day = datetime.fromtimestamp(published_at_ms / 1000, UTC).date().isoformat()
-    return _hash(f"{normalised}|{day}")[:16]
+    return _hash(f"{normalised}|{_day(published_at_ms)}")[:16]
 
 
-def item_key(item_id: str | None, url: str | None, title: str) -> str:
-    """What an article is remembered by: the source's own id, else its canonical address, else its title."""
-    own = item_id or url or f"title:{title}"
-    return own if len(own) <= MAX_ID_CHARS else f"sha256:{_hash(own)}"
+def _day(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()
+
+
+def item_key(source: str, item_id: str | None, url: str | None, title: str, published_at_ms: int) -> str:
+    """What an article is remembered by: its source, and there its id, else address, else title and UTC day.
+
+    Where a feed gathers the articles of many, ids of two sources may be alike; a headline comes back on
+    another day.
+    """
+    own = item_id or url or f"title:{_day(published_at_ms)}:{title}"
+    return short_key(f"{source}|{own}")
+
+
+def short_key(key: str) -> str:
+    """`key`, or its hash where it is long."""
+    return key if len(key) <= MAX_ID_CHARS else f"sha256:{_hash(key)}"
 
 
 def _hash(text: str) -> str:

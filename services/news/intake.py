@@ -21,12 +21,15 @@ from services.news.identity import (
     item_key,
     new_story_id,
     normalised_title,
+    short_key,
     title_key,
 )
 from services.news.registry import Outgoing, Registry
 
 #: What Kafka adds to a message's value, generously.
 ENVELOPE_BYTES = 1_000
+#: An article that is dated further ahead than a slow clock or a wrong time zone explains is not waited for.
+MAX_EARLY_MS = 24 * HOUR_MS
 
 
 @dataclass(slots=True)
@@ -88,11 +91,12 @@ class Intake:
             return
         observed_ms = poll.fetched_at_ms if item.observed_at_ms is None else item.observed_at_ms
         url, words = canonical_url(item.url), normalised_title(item.title, item.source)
-        key = item_key(item.item_id, url, words)
+        key = item_key(item.source, item.item_id, url, words, item.published_at_ms)
         # Our own clock bounds a recording's times too: nothing can be observed before it is published.
         ahead_ms = item.published_at_ms - min(observed_ms, poll.fetched_at_ms)
         if ahead_ms > MAX_NEWS_SKEW_MS:
-            taken.has_early = True
+            # A date far ahead is wrong for good, and must not keep the feed from counting as read.
+            taken.has_early |= ahead_ms <= MAX_EARLY_MS
             error = ContractError(
                 "future_event", f"{item.source}: published {ahead_ms} ms after it was observed"
             )
@@ -138,7 +142,7 @@ class Intake:
 
     def _refuse(self, feed: str, bad: Bad, at_ms: int, taken: Taken) -> None:
         item = bad.item_id or f"sha256:{sha256(bad.raw).hexdigest()}"
-        if not self._registry.refuse(feed, item_key(item, None, ""), bad.error.reason, at_ms):
+        if not self._registry.refuse(feed, short_key(item), bad.error.reason, at_ms):
             taken.repeats += 1
             return
         key, value = dead_letter(

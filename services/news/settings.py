@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_serializer, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.news import COIN_PATTERN
@@ -23,6 +23,7 @@ DEFAULT_FEEDS = (
 FILE_FIELDS = ("title", "published", "body", "url", "source", "id", "coins", "observed")
 SOURCES = ("rss", "cryptopanic", "file")
 _NAMED_FEED = re.compile(r"^([A-Za-z0-9_.-]{1,60})=(https?://.*)$")
+_QUERY = re.compile(r"\?.*", re.DOTALL)
 
 
 class NewsSettings(ServiceSettings):
@@ -105,6 +106,11 @@ class NewsSettings(ServiceSettings):
     def columns_by_field(self) -> dict[str, str]:
         """Column of each field that the settings map."""
         return dict(item.split("=", 1) for item in self.file_columns)
+
+    @field_serializer("feeds")
+    def _shown(self, value: tuple[str, ...]) -> list[str]:
+        # The query may hold a key, and settings are shown in /info.
+        return [_QUERY.sub("?***", text) for text in value]
 
     @field_validator("sources", "feeds", "cryptopanic_currencies", "file_columns", mode="before")
     @classmethod

@@ -32,12 +32,31 @@ _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9:-]{0,30})|<[!?/]")
 _TAG_END = re.compile(r"[>\"']")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _COIN = re.compile(COIN_PATTERN)
+_REFERENCE = re.compile(r"&#(?:[xX]0*([0-9a-fA-F]+)|0*([0-9]+));?")
+#: Stands for what is no character, as in HTML.
+UNKNOWN = "\ufffd"
+
+
+def drop_bad_references(text: str) -> str:
+    """`text` with `UNKNOWN` for each reference by number to what is no character of XML.
+
+    Parsers stumble over them: half of a surrogate pair is no text, and nobody knows so large a number.
+    """
+    return _REFERENCE.sub(_known_reference, text) if "&#" in text else text
+
+
+def _known_reference(match: re.Match[str]) -> str:
+    digits = match[1] or match[2]
+    # As many as the largest number of a character has.
+    code = int(digits, 16 if match[1] else 10) if len(digits) <= 7 else -1
+    is_character = code in (9, 10, 13) or 32 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD
+    return match[0] if is_character or 0x10000 <= code <= 0x10FFFF else UNKNOWN
 
 
 def strip_html(text: str) -> str:
     """The words of `text`, which may hold markup, in one line."""
     text = text[:MAX_MARKUP_CHARS]
-    return one_line(unescape("".join(_outside_tags(text)) if "<" in text else text))
+    return one_line(unescape(drop_bad_references("".join(_outside_tags(text)) if "<" in text else text)))
 
 
 def _outside_tags(text: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""A feed's bytes as text that is safe to parse: encodings we know, and nothing declared. Pure."""
+"""A feed's bytes as text that is safe to parse: encodings and characters we know, nothing declared. Pure."""
 
 import codecs
 import re
 
 from services.common.errors import SourceUnavailableError
+from services.news.text import drop_bad_references
 
 _DECLARED = re.compile(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 # Encodings whose ASCII characters are ASCII bytes. With another one (UTF-7, EBCDIC) a declaration could be
@@ -42,7 +43,7 @@ def feed_text(body: bytes, charset: str | None) -> str:
         raise SourceUnavailableError(f"sent {what}, which is refused; is this the address of a feed?")
     if not _ROOT.match(rest):
         raise SourceUnavailableError("sent no XML; is this the address of a feed?")
-    return text
+    return drop_bad_references(text)
 
 
 def _decode(body: bytes, charset: str | None) -> str:

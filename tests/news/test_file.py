@@ -245,9 +245,30 @@ def test_a_replay_goes_on_anywhere_with_the_rest(
     rows = "".join(f"row {number},{T0_MS + time}\n" for number, time in enumerate(times))
     path = write(folder / "n.csv", HEADER + "no date,\n" + rows)
     items, _ = play(path)
-    rest = make(path).poll(str(at))
+    played = [(0, 1), *sorted((T0_MS + time + 60_000, number + 2) for number, time in enumerate(times))][:at]
+    cursor = f'{{"at_ms":{played[-1][0]},"row":{played[-1][1]}}}' if played else None
+    rest = make(path).poll(cursor)
     assert [item.title for item in rest.items] == [item.title for item in items][max(0, at - 1) :]
     assert len(rest.bad) == (at == 0)
+
+
+def test_a_row_that_is_refused_no_more_moves_no_other(tmp_path: Path) -> None:
+    """Its time was in the future when the replay began, and has come when it goes on."""
+    path = write(tmp_path / "n.csv", HEADER + f"early,{T0_MS - 3}\nlater,{T0_MS - 2}\nahead,{T0_MS + 9}\n")
+    first = make(path, T0_MS, FILE_DELAY_S="0").poll(None)
+    assert [item.title for item in first.items] == ["early", "later"]
+    assert [bad.error.reason for bad in first.bad] == ["future_event"]
+    assert "row 3 is not observed before" in first.bad[0].error.detail
+    cursor = f'{{"at_ms":{T0_MS - 3},"row":1}}'
+    again = make(path, T0_MS + 60_000, FILE_DELAY_S="0").poll(cursor)
+    assert [item.title for item in again.items] == ["later", "ahead"]
+
+
+@pytest.mark.parametrize("cursor", ["7", "{}", "no json"])
+def test_a_cursor_that_cannot_be_read_says_what_to_delete(tmp_path: Path, cursor: str) -> None:
+    path = write(tmp_path / "n.csv", HEADER + f"a,{T0_MS}\n")
+    with pytest.raises(SourceError, match=r"which row was last; delete .*file\*\.sqlite"):
+        make(path).poll(cursor)
 
 
 def test_a_paced_replay_keeps_the_distances(tmp_path: Path) -> None:

@@ -117,11 +117,18 @@ def test_a_story_id_is_of_the_words_and_the_day() -> None:
     assert noon == "b43f756a8aef93d8"
 
 
-def test_long_ids_are_remembered_by_their_hash() -> None:
-    assert item_key("x" * 200, None, "") == "x" * 200
-    assert len(item_key("x" * 5_000, None, "")) == 71
-    assert item_key(None, "https://a.example/x", "t") == "https://a.example/x"
-    assert item_key(None, None, "t") == "title:t"
+def test_an_article_is_remembered_by_its_source_and_its_id_or_address_or_title_and_day() -> None:
+    assert item_key("s", "1", "https://a.example/x", "t", T0_MS) == "s|1"
+    assert item_key("s", None, "https://a.example/x", "t", T0_MS) == "s|https://a.example/x"
+    plain = item_key("s", None, None, "t", T0_MS)
+    assert plain == item_key("s", None, None, "t", T0_MS + HOUR_MS)
+    assert plain != item_key("s", None, None, "t", T0_MS + 24 * HOUR_MS)
+    assert plain != item_key("other", None, None, "t", T0_MS)
+
+
+def test_long_keys_are_remembered_by_their_hash() -> None:
+    assert item_key("s", "x" * 198, None, "", T0_MS) == "s|" + "x" * 198
+    assert len(item_key("s", "x" * 5_000, None, "", T0_MS)) == 71
 
 
 class Model:
@@ -154,7 +161,8 @@ class Model:
 
 def article_of(one: Item, at_ms: int) -> Article:
     url, words = canonical_url(one.url), normalised_title(one.title, one.source)
-    key, story = item_key(one.item_id, url, words), new_story_id(words, one.published_at_ms)
+    key = item_key(one.source, one.item_id, url, words, one.published_at_ms)
+    story = new_story_id(words, one.published_at_ms)
     return Article(one.feed, key, one.source, url, title_key(words), story, at_ms)
 
 
@@ -427,6 +435,14 @@ def test_an_article_dated_ahead_is_refused_until_its_time_has_come(registry: Reg
     assert intake.take("a", Poll(T0_MS + 60_000, "etag", items=[early]), None).messages == []
     (row,) = rows_of(intake.take("a", Poll(T0_MS + 9 * 60_000, "etag", items=[early]), None).messages)
     assert row.observed_at_ms == T0_MS + 9 * 60_000
+    assert registry.cursor("a") == "etag"
+    registry.close()
+
+
+def test_an_article_dated_far_ahead_does_not_keep_its_feed_from_counting_as_read(registry: Registry) -> None:
+    wrong = item("1", published_at_ms=T0_MS + 25 * HOUR_MS)
+    taken = make_intake(registry).take("a", Poll(T0_MS, "etag", items=[wrong]), None)
+    assert [error.reason for error in taken.refused] == ["future_event"]
     assert registry.cursor("a") == "etag"
     registry.close()
 

@@ -172,6 +172,72 @@ def test_any_bytes_are_a_feed_or_a_named_error(body: bytes) -> None:
             continue
 
 
+GOOD = rss(("1", "Bitcoin rises", T0_MS), ("2", "Ether falls", T0_MS))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 40), st.binary(max_size=40)), max_size=4),
+)
+def test_a_feed_that_was_damaged_anywhere_is_a_feed_or_a_named_error(
+    damages: list[tuple[int, int, bytes]],
+) -> None:
+    body = GOOD
+    for at, length, instead in damages:
+        body = body[:at] + instead + body[at + length :]
+    try:
+        parse_feed("x", body)
+    except SourceUnavailableError:
+        return
+
+
+@pytest.mark.parametrize(
+    "number", ["#xD800", "#xDFFF", "#99999999999", "#x110000", "#0", "#xFFFFFFFFFFFFFFF"]
+)
+def test_a_number_that_is_no_character_costs_one_character(number: str) -> None:
+    for reference in (f"&{number};", f"&amp;{number};"):
+        body = GOOD.replace(b"rises", b"rises " + reference.encode() + b" today")
+        feed = parse_feed("x", body)
+        assert [item.title for item in feed.items] == ["Bitcoin rises \ufffd today", "Ether falls"]
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Tue, 07 Jul 0000 12:00:00 GMT",
+        "Tue, 07 Jul 10000 12:00:00 GMT",
+        "0000-00-00T00:00:00Z",
+        "99999-01-01T00:00:00Z",
+        "1066-10-14T09:00:00Z",
+        "Tue, 99 Jul 2026 99:99:99 GMT",
+        "9" * 400,
+        "yesterday",
+    ],
+)
+def test_a_date_that_is_none_costs_its_article_only(date: str) -> None:
+    body = rss(("1", "Bitcoin", T0_MS), ("2", "Ether", T0_MS))
+    first = body.index(b"<pubDate>") + len(b"<pubDate>")
+    feed = parse_feed("x", body[:first] + date.encode() + body[body.index(b"</pubDate>") :])
+    assert [item.title for item in feed.items] == ["Ether"]
+    assert [(bad.error.reason, bad.item_id) for bad in feed.bad] == [("missing_date", "1")]
+    assert "'Bitcoin'" in feed.bad[0].error.detail
+
+
+@pytest.mark.parametrize(
+    ("junk", "count", "words"),
+    [
+        ("<a/>", 200_001, "more than 200,000 tags"),
+        ("<item/>", 20_001, "more than 20,000 articles"),
+        ("&", 1_000_001, "not well-formed"),
+        ("<item " + " ".join(f"a{n}='1'" for n in range(1_100)) + "/>", 1, "attributes"),
+    ],
+)
+def test_what_is_too_much_for_a_feed_is_refused_soon(junk: str, count: int, words: str) -> None:
+    began = time.thread_time()
+    with pytest.raises(SourceUnavailableError, match=words):
+        parse_feed("x", b"<rss version='2.0'><channel>" + junk.encode() * count + b"</channel></rss>")
+    assert time.thread_time() - began < 6
+
+
 def source(url: str, **limits: Any) -> RssSource:
     return RssSource("x", url, 60, fetcher(**limits), lambda: T0_MS)
 

@@ -22,6 +22,12 @@ def test_six_feeds_are_read_by_default() -> None:
     assert settings.stale_after_s == 3600
 
 
+def test_what_follows_the_question_mark_of_a_feed_is_not_shown() -> None:
+    shown = load(feeds="mine=https://a.example/feed?api_key=secret&x=1").model_dump_json()
+    assert "https://a.example/feed?***" in shown
+    assert "secret" not in shown
+
+
 def test_feeds_are_named_or_called_by_their_host() -> None:
     settings = load(feeds="mine=https://a.example/feed?x=1, https://www.b.example/rss")
     assert settings.feeds_by_name == {

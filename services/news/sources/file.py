@@ -26,8 +26,15 @@ BATCH_ITEMS = 500
 LOOK_S = 0.05
 
 
+class _Place(msgspec.Struct, frozen=True):
+    """A row's place in the order. Which rows are refused depends on the clock, so a count would not do."""
+
+    at_ms: int
+    row: int
+
+
 class FileSource:
-    """Plays a file; the cursor is the number of rows that were played, in the order of observed time."""
+    """Plays a file; the cursor is the last row that was played, in the order of observed time."""
 
     interval_s = 0.0
 
@@ -44,9 +51,9 @@ class FileSource:
         self._sorting = settings.state_dir / "news" / "sorting.sqlite"
         self._now_ms = now_ms
         self._clock = clock
-        self._rows: Iterator[tuple[int, Item | Bad]] | None = None
-        self._next: tuple[int, Item | Bad] | None = None
-        self._played = 0
+        self._rows: Iterator[tuple[_Place, Item | Bad]] | None = None
+        self._next: tuple[_Place, Item | Bad] | None = None
+        self._played: _Place | None = None
         self._empty = 0
         self._origin: tuple[float, int] | None = None
 
@@ -54,26 +61,40 @@ class FileSource:
         """What is due. Raises `SourceError` for a file that is wrong."""
         poll = Poll(self._now_ms(), cursor)
         if self._rows is None:
-            self._played = int(cursor or 0)
-            if self._played:
-                logger.info("{} goes on after {:,} rows", self._path, self._played)
-            self._rows = self._sorted()
+            self._played = self._place(cursor)
+            if self._played is not None:
+                logger.info("{} goes on after row {:,}", self._path, self._played.row)
+            self._rows = self._sorted(self._played)
             self._advance()
             poll.ignored["empty_text"] = self._empty
             # Reading took its time.
             poll.fetched_at_ms = self._now_ms()
         due_ms = self._due_ms()
         while self._next is not None and len(poll.items) + len(poll.bad) < BATCH_ITEMS:
-            at_ms, article = self._next
-            if due_ms is not None and at_ms > due_ms:
+            place, article = self._next
+            if due_ms is not None and place.at_ms > due_ms:
                 break
             (poll.items if isinstance(article, Item) else poll.bad).append(article)  # type: ignore[arg-type]
-            self._played += 1
+            self._played = place
             self._advance()
-        poll.cursor = str(self._played)
+        if self._played is not None:
+            poll.cursor = msgspec.json.encode(self._played).decode()
         poll.ended = self._next is None
         poll.wait_s = self._wait_s()
         return poll
+
+    def _place(self, cursor: str | None) -> "_Place | None":
+        if cursor is None:
+            return None
+        try:
+            return msgspec.json.decode(cursor, type=_Place)
+        except msgspec.DecodeError:
+            # Beginning anew over what the registry holds would not do: it has forgotten how a long file
+            # began, and would tell that again under other ids.
+            raise SourceError(
+                f"{self._path}: cannot tell from {cursor[:60]!r} which row was last; delete "
+                f"{self._sorting.parent / 'file*.sqlite'}, and all of it is sent again, as it was"
+            ) from None
 
     def _advance(self) -> None:
         assert self._rows is not None
@@ -84,7 +105,7 @@ class FileSource:
         if self._speed == 0 or self._next is None:
             return None
         if self._origin is None:
-            self._origin = (self._clock(), self._next[0])
+            self._origin = (self._clock(), self._next[0].at_ms)
         began_s, first_ms = self._origin
         return first_ms + int((self._clock() - began_s + LOOK_S / 2) * 1000 * self._speed)
 
@@ -92,10 +113,10 @@ class FileSource:
         if self._speed == 0 or self._next is None or self._origin is None:
             return 0.0
         began_s, first_ms = self._origin
-        return max(LOOK_S, began_s + (self._next[0] - first_ms) / 1000 / self._speed - self._clock())
+        return max(LOOK_S, began_s + (self._next[0].at_ms - first_ms) / 1000 / self._speed - self._clock())
 
-    def _sorted(self) -> Iterator[tuple[int, Item | Bad]]:
-        """The rest of the file by observed time, rows of the same time in the file's order."""
+    def _sorted(self, after: "_Place | None") -> Iterator[tuple["_Place", Item | Bad]]:
+        """What follows `after` by observed time, rows of the same time in the file's order."""
         self._sorting.parent.mkdir(parents=True, exist_ok=True)
         self._sorting.unlink(missing_ok=True)
         try:
@@ -104,21 +125,22 @@ class FileSource:
                 # A scratch file: it need not survive anything.
                 db.execute("PRAGMA journal_mode=OFF")
                 db.execute("PRAGMA synchronous=OFF")
-                db.execute("CREATE TABLE rows (at_ms INTEGER, number INTEGER, kind TEXT, article BLOB)")
+                db.execute("CREATE TABLE rows (at_ms INTEGER, row INTEGER, kind TEXT, article BLOB)")
                 db.execute("BEGIN")
                 db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", self._read())
                 db.execute("COMMIT")
-                db.execute("CREATE INDEX by_time ON rows (at_ms, number)")
+                db.execute("CREATE INDEX by_time ON rows (at_ms, row)")
                 (count,) = db.execute("SELECT count(*) FROM rows").fetchone()
                 if not count:
                     raise SourceError(f"{self._path}: holds no news")
                 logger.info("{}: {:,} rows", self._path, count)
                 found = db.execute(
-                    "SELECT at_ms, kind, article FROM rows ORDER BY at_ms, number LIMIT -1 OFFSET ?",
-                    (self._played,),
+                    "SELECT at_ms, row, kind, article FROM rows WHERE (at_ms, row) > (?, ?) "
+                    "ORDER BY at_ms, row",
+                    (-1, -1) if after is None else (after.at_ms, after.row),
                 )
-                for at_ms, kind, article in found:
-                    yield at_ms, _decode(kind, article)
+                for at_ms, row, kind, article in found:
+                    yield _Place(at_ms, row), _decode(kind, article)
         except sqlite3.Error as error:
             raise SourceError(f"{self._sorting}: cannot sort the news there ({error})") from error
         finally:

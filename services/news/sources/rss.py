@@ -1,18 +1,18 @@
 """RSS and Atom feeds: bytes → articles (pure), and the feed that is asked for them."""
 
 import calendar
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-import feedparser
 import msgspec
 
 from services.common.errors import ContractError, SourceUnavailableError
+from services.common.messages import MAX_TIME_MS
 from services.news.contract import Bad, Item, Poll, Source, raw_bytes
+from services.news.feed_parser import read_document
 from services.news.fetch import Answer, Fetcher
 from services.news.settings import NewsSettings
 from services.news.text import cut_body, headline, strip_html, web_address
@@ -34,55 +34,66 @@ class Feed:
 
 def parse_feed(name: str, body: bytes, charset: str | None = None) -> Feed:
     """The articles of an RSS or Atom document. Raises `SourceUnavailableError` for any other."""
-    text = feed_text(body, charset)
-    parsed: Any = feedparser.parse(
-        # A file: given bytes or text, the library takes what looks like an address or a path for one.
-        io.BytesIO(text.encode("utf-8", "replace")),
-        response_headers={"content-type": "application/xml; charset=utf-8"},
-        sanitize_html=False,
-        resolve_relative_uris=False,
-    )
-    if not parsed.version and not parsed.entries:
+    document = read_document(feed_text(body, charset))
+    if not document.is_feed:
         raise SourceUnavailableError("sent XML that is no feed; is this its address?")
-    feed = Feed(is_whole=not parsed.bozo)
-    for entry in parsed.entries[:MAX_ITEMS]:
-        _read_entry(name, entry, feed)
-    if len(parsed.entries) > MAX_ITEMS:
-        feed.ignored["beyond_limit"] += len(parsed.entries) - MAX_ITEMS
+    feed = Feed(is_whole=document.is_whole)
+    for entry in document.entries[:MAX_ITEMS]:
+        # As a plain dict, since the library's own warns of a fallback that we do not use.
+        _read_entry(name, dict(entry), feed)
+    if len(document.entries) > MAX_ITEMS:
+        feed.ignored["beyond_limit"] += len(document.entries) - MAX_ITEMS
     return feed
 
 
-def _read_entry(name: str, entry: Any, feed: Feed) -> None:
-    title = strip_html(entry.get("title", ""))
+def _read_entry(name: str, entry: dict[str, Any], feed: Feed) -> None:
+    words = strip_html(_text(entry, "title"))
     body = cut_body(strip_html(_longest_text(entry)))
-    if not headline(title, body):
+    title = headline(words, body)
+    if not title:
         feed.ignored["empty_text"] += 1
         return
-    link = web_address(entry.get("link", ""))
-    # Atom's `updated` is all that some feeds have. As a plain dict, since the library warns of a fallback.
-    dates: dict[str, Any] = dict(entry)
-    date = dates.get("published_parsed") or dates.get("updated_parsed")
-    item_id = entry.get("id") or link
-    if date is None:
-        given = dates.get("published") or dates.get("updated")
+    link = web_address(_text(entry, "link"))
+    item_id = _text(entry, "id") or link
+    published_ms = _published_ms(entry)
+    if published_ms is None:
+        given = _text(entry, "published") or _text(entry, "updated")
         raw = raw_bytes(
             {"feed": name, "id": item_id, "title": title, "url": link, "body": body, "date": given}
         )
-        why = f"cannot read {given[:100]!r}" if given else "none given"
-        feed.bad.append(Bad(item_id, raw, ContractError("missing_date", f"{name}: {why}")))
+        why = f"its date {given[:100]!r} is none" if given else "it has no date"
+        feed.bad.append(Bad(item_id, raw, ContractError("missing_date", f"{name}: {title[:80]!r}: {why}")))
         return
-    feed.items.append(
-        Item(name, item_id, name, headline(title, body), body, link, (), calendar.timegm(date) * 1000)
-    )
+    feed.items.append(Item(name, item_id, name, title, body, link, (), published_ms))
 
 
-def _longest_text(entry: Any) -> str:
+def _text(entry: dict[str, Any], key: str) -> str:
+    # An element of a name that the library uses itself can put anything there.
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _published_ms(entry: dict[str, Any]) -> int | None:
+    # Atom's `updated` is all that some feeds have.
+    for key in ("published_parsed", "updated_parsed"):
+        date = entry.get(key)
+        if not isinstance(date, tuple):
+            continue
+        try:
+            at_ms = calendar.timegm(date) * 1000
+        except (ValueError, OverflowError):
+            # The year 0, or one of five digits.
+            continue
+        if 0 <= at_ms <= MAX_TIME_MS:
+            return at_ms
+    return None
+
+
+def _longest_text(entry: dict[str, Any]) -> str:
     # Feeds put the article into the content, or into the description, or a teaser into either.
-    texts: list[str] = [
-        entry.get("summary", ""),
-        *(part.get("value", "") for part in entry.get("content", [])),
-    ]
-    return max(texts, key=len)
+    content = entry.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return max((_text(entry, "summary"), *(_text(part, "value") for part in parts)), key=len)
 
 
 class _Cursor(msgspec.Struct, frozen=True):
