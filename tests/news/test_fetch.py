@@ -201,11 +201,13 @@ def test_a_bomb_is_not_unpacked(status: int) -> None:
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
-        (gzip.compress(b"x" * 1000)[:-9], "gzip"),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-9], "gzip"),
         (b"no gzip", "gzip"),
         (b"x", "br"),
         (b"x", "deflate"),
     ],
+    # Bytes are no names: workers that run the tests side by side must find the same ones.
+    ids=["cut off", "no gzip", "brotli", "no deflate"],
 )
 def test_packed_answers_that_cannot_be_unpacked_are_errors(body: bytes, encoding: str) -> None:
     with site(lambda request: request.answer(body, Content_Encoding=encoding)) as here:
