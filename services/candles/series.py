@@ -89,16 +89,19 @@ class PairCandles:
         """State to give to the next instance."""
         return _encode(self._state)
 
-    def heartbeat(self, time_ms: int) -> Applied:
-        """Nothing traded up to `time_ms` that is not known already."""
+    def heartbeat(self, time_ms: int, *, final: bool = False) -> Applied:
+        """Nothing traded up to `time_ms` that is not known already.
+
+        `final` says that nothing comes late any more, so that an interval which ends then closes.
+        """
         state = self._state
         if state.clock_ms == 0 and not state.seen:
             # Watching begins here, perhaps in the middle of an interval.
             state.coverage_ms = time_ms
         applied = Applied()
-        if time_ms > state.clock_ms:
-            state.clock_ms = time_ms
-            self._close(applied, dirty={})
+        if time_ms > state.clock_ms or final:
+            state.clock_ms = max(state.clock_ms, time_ms)
+            self._close(applied, dirty={}, grace_ms=0 if final else self._rules.grace_ms)
         return applied
 
     def trades(self, trades: Sequence[Any], times: list[int] | None = None) -> Applied:
@@ -232,9 +235,10 @@ class PairCandles:
             frame.last_close = bucket.close
         return True
 
-    def _close(self, applied: Applied, dirty: Dirty) -> None:
+    def _close(self, applied: Applied, dirty: Dirty, grace_ms: int | None = None) -> None:
         """Close what the clock has passed, and collect it with the corrected candles."""
         state = self._state
+        grace_ms = self._rules.grace_ms if grace_ms is None else grace_ms
         keep_ms = state.clock_ms - self._rules.horizon_ms
         for timeframe in TIMEFRAMES:
             frame = state.frames[timeframe]
@@ -245,7 +249,7 @@ class PairCandles:
             while frame.cursor is not None:
                 start_ms = frame.cursor
                 end_ms = next_ms(start_ms, timeframe)
-                if end_ms + self._rules.grace_ms > state.clock_ms:
+                if end_ms + grace_ms > state.clock_ms:
                     break
                 closing = frame.buckets.get(start_ms)
                 if closing is None:
