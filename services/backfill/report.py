@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from services.backfill.coverage import Coverage
-from services.trades.history.report import HistoryReport, Missing
+from services.common.history_report import HistoryReport, Missing
 
 
 def time_text(time_ms: int | None) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from services.candles.archive import ArchivePipeline
 from services.candles.bucket import to_candles
 from services.candles.series import Applied, PairCandles, Rules
 from services.candles.settings import CandlesSettings
@@ -127,8 +128,10 @@ class CandlesStep:
         self._partial.inc(applied.partial)
 
 
-def build_pipeline(settings: CandlesSettings, context: Context) -> Stream:
-    """The candles service: `trades` in, `candles` out."""
+def build_pipeline(settings: CandlesSettings, context: Context) -> Stream | ArchivePipeline:
+    """The candles service: `trades` or files in, `candles` out."""
+    if settings.source == "archive":
+        return ArchivePipeline(settings, context, now_ms)
     stream = Stream(settings, context, ("trades", "candles"))
     step = CandlesStep(settings.rules(), settings.timeframes, context.metrics)
     stream.add_step("trades", step, destination="candles")

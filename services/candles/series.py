@@ -160,9 +160,24 @@ class PairCandles:
             end = count if times[-1] < end_ms else bisect_left(times, end_ms, begin)
             parts.append(of_trades(trades[begin:end], prices[begin:end], start_ms, end_ms))
             begin = end
-        made = {"1m": parts}
-        for timeframe in TIMEFRAMES:
-            if timeframe != "1m":
+        self._add_parts(parts, "1m")
+
+    def intervals(self, parts: list[Bucket], timeframe: str) -> Applied:
+        """Apply whole intervals of `timeframe`, ascending and after all known ones, in place of their trades.
+
+        They have trades. Shorter timeframes get nothing.
+        """
+        applied = Applied()
+        self._add_parts(parts, timeframe)
+        self._state.clock_ms = max(self._state.clock_ms, parts[-1].end_ms)
+        self._close(applied, dirty={})
+        return applied
+
+    def _add_parts(self, parts: list[Bucket], base: str) -> None:
+        """Add buckets of the timeframe `base`, and what they make of the longer ones."""
+        made = {base: parts}
+        for timeframe in TIMEFRAMES[TIMEFRAMES.index(base) :]:
+            if timeframe != base:
                 made[timeframe] = _roll_up(made[PARENT_OF[timeframe]], timeframe)
             frame = self._state.frames[timeframe]
             buckets = frame.buckets

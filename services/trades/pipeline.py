@@ -1,18 +1,13 @@
 """Wires a source to the bus: nothing in, topic `trades` (and `dead_letters`) out."""
 
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import time_ns
-from types import FrameType
 from typing import Protocol
-
-from loguru import logger
 
 from services.common.errors import SettingsError
 from services.common.runner import Context
+from services.common.stopping import stopping
 from services.common.topics import ensure_topics
 from services.trades.counters import TradeMetrics
 from services.trades.exchanges import REGISTRY
@@ -42,7 +37,7 @@ class TradesPipeline:
     def run(self) -> None:
         """Block until the source is done."""
         stop = threading.Event()
-        with _stopping(stop):
+        with stopping(stop):
             self._source.run(stop)
 
 
@@ -94,19 +89,3 @@ def build_source(
             settings, exchange, fetch, publisher, progress, context.health, metrics, now_ms, report
         )
     return LiveSource(settings, exchange, publisher, progress, context.health, metrics, fetch, now_ms)
-
-
-@contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` on SIGTERM and SIGINT."""
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        logger.info("{}: stopping", signal.Signals(number).name)
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,15 +1,13 @@
 """Settings of the trades service (``TRADES_…``)."""
 
-import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.messages import EXCHANGE_PATTERN, MAX_TIME_MS
-from services.common.settings import Names, ServiceSettings, check_pairs, split_list
+from services.common.messages import EXCHANGE_PATTERN
+from services.common.settings import Names, ServiceSettings, TimeSetting, check_pairs, split_list
 from services.trades.exchanges import REGISTRY
 
 
@@ -77,14 +75,14 @@ class TradesSettings(ServiceSettings):
     replay_speed: float = Field(
         0.0, ge=0, le=1_000_000, description="Replay: 0 as fast as possible, 1 as it was, 60 …"
     )
-    replay_until: int | None = Field(
+    replay_until: TimeSetting | None = Field(
         None, description="Replay: the recording is complete up to this ISO time or epoch ms"
     )
     history: Literal["rest", "archive"] = Field(
         "rest", description="Historical: rest asks the exchange; archive reads the files it offers"
     )
-    since: int | None = Field(None, description="Historical: begin with this ISO time or epoch ms")
-    until: int | None = Field(
+    since: TimeSetting | None = Field(None, description="Historical: begin with this ISO time or epoch ms")
+    until: TimeSetting | None = Field(
         None, description="Historical: end before this ISO time or epoch ms; now if unset"
     )
     archive_path: Path | None = Field(
@@ -103,25 +101,6 @@ class TradesSettings(ServiceSettings):
     @classmethod
     def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_pairs(value) if value else value
-
-    @field_validator("replay_until", "since", "until", mode="before")
-    @classmethod
-    def _time(cls, value: object) -> object:
-        if not isinstance(value, str) or re.fullmatch(r"\d+", value.strip()):
-            return value
-        try:
-            moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            raise ValueError("write an ISO time like 2026-07-07T23:00:00Z, or epoch ms") from None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1000)
-
-    @field_validator("replay_until", "since", "until")
-    @classmethod
-    def _in_ms(cls, value: int | None) -> int | None:
-        if value is not None and not 100_000_000_000 <= value <= MAX_TIME_MS:
-            raise ValueError("epoch milliseconds have 13 digits; this looks like another unit")
-        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

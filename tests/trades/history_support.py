@@ -9,12 +9,12 @@ from itertools import count
 from pathlib import Path
 
 from services.common.health import Health
+from services.common.history_report import HistoryReport, load_report
 from services.common.messages import Trade
 from services.common.metrics import Metrics
+from services.common.symbols import kraken_name
 from services.trades.counters import TradeMetrics
 from services.trades.exchanges import REGISTRY
-from services.trades.exchanges.kraken import rest_name
-from services.trades.history.report import HistoryReport, load_report
 from services.trades.history.spool import Spool, spool_folder
 from services.trades.progress import Progress
 from services.trades.rest import http_fetch
@@ -90,7 +90,7 @@ class FakeKraken:
             if answer is not None:
                 return answer
         asked = len(self.requests)
-        named = {rest_name(pair): rows for pair, rows in self.rows.items()}
+        named = {kraken_name(pair): rows for pair, rows in self.rows.items()}
         if params["pair"] not in named:
             return ok({"error": ["EQuery:Unknown asset pair"]})
         unit = self.resolution_ns

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import SourceError, SourceUnavailableError
+from services.common.symbols import kraken_name
 from services.trades import exchanges
 from services.trades.exchanges import REGISTRY
 from services.trades.exchanges.contract import (
@@ -26,7 +27,7 @@ from services.trades.exchanges.contract import (
     Trades,
     parse_time_ms,
 )
-from services.trades.exchanges.kraken import OVERLAP_MS, rest_name
+from services.trades.exchanges.kraken import OVERLAP_MS
 from tests.trades.support import RECORDINGS, T0_MS, kraken_frame, kraken_row
 
 NOW_MS = T0_MS + 3_600_000
@@ -258,12 +259,12 @@ def kraken_page(body: str | bytes, gap: Gap = GAP) -> Any:
     )
 
 
-def test_krakens_rest_names_are_those_of_its_asset_pairs() -> None:
+def test_krakens_kraken_names_are_those_of_its_asset_pairs() -> None:
     pairs = json.loads((RECORDINGS / "kraken-assetpairs.json").read_text())["result"]
     ours = {"XBT": "BTC", "XDG": "DOGE"}
     for entry in pairs.values():
         base, quote = entry["wsname"].split("/")
-        assert rest_name(f"{ours.get(base, base)}/{ours.get(quote, quote)}") == entry["altname"]
+        assert kraken_name(f"{ours.get(base, base)}/{ours.get(quote, quote)}") == entry["altname"]
 
 
 @pytest.mark.parametrize("key", ["XXBTZUSD", "XBTUSDT", "BTC/USD"])

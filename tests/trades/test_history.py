@@ -10,11 +10,11 @@ import pytest
 from loguru import logger
 
 from services.common.errors import SourceError
+from services.common.history_report import HistoryReport, Missing, PairHistory
 from services.common.metrics import Metrics
 from services.trades.counters import TradeMetrics
 from services.trades.exchanges.contract import Gap, Page, PageRequest
 from services.trades.history.ledger import Ledger, duration_text
-from services.trades.history.report import HistoryReport, Missing, PairHistory
 from services.trades.history.walk import NOT_GIVEN, SETTLE_MS
 from services.trades.rest import CONCURRENT_REQUESTS, PacedFetch
 from tests.trades.history_support import (

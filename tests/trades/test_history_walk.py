@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import SourceError
+from services.common.history_report import Missing
 from services.common.messages import Trade
 from services.trades.exchanges import REGISTRY
 from services.trades.exchanges.contract import Bad
-from services.trades.history.report import Missing
 from services.trades.history.walk import HOLE_TRIES, NOT_GIVEN, SETTLE_MS, UNPROVEN, Known, Step, Walk
 from tests.trades.history_support import (
     HOUR_MS,

@@ -9,6 +9,7 @@ import msgspec
 
 from services.common.errors import ContractError, SourceError, SourceUnavailableError
 from services.common.messages import Side, Trade
+from services.common.symbols import kraken_name
 from services.trades.exchanges.contract import (
     Ack,
     Alive,
@@ -27,7 +28,6 @@ from services.trades.exchanges.contract import (
 
 PAGE_ROWS = 1000
 OVERLAP_MS = 1000
-_REST_ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
 # REST errors come with HTTP 200; these pass, any other is final.
 _RETRY = re.compile(
     r"EAPI:Rate limit|EService:|EGeneral:(Too many requests|Temporary lockout|Internal error)"
@@ -170,7 +170,7 @@ class Kraken:
         """Trades from `cursor` on, in nanoseconds."""
         # Sources disagree on whether `since` is exclusive, so ask from one earlier; ids dedupe.
         since = str(max(0, cursor - 1))
-        params = {"pair": rest_name(gap.pair), "since": since, "count": str(PAGE_ROWS)}
+        params = {"pair": kraken_name(gap.pair), "since": since, "count": str(PAGE_ROWS)}
         return PageRequest("/0/public/Trades", params, cursor)
 
     def parse_page(self, gap: Gap, request: PageRequest, body: bytes, received_at_ms: int) -> Page:
@@ -228,11 +228,6 @@ class Kraken:
     def parse_refusal(self, status: int, body: bytes) -> SourceError | None:  # noqa: ARG002
         """Refusals come with status 200."""
         return None
-
-
-def rest_name(pair: str) -> str:
-    """Name of a pair in the REST API, the `altname` of AssetPairs: there BTC is XBT and DOGE is XDG."""
-    return "".join(_REST_ASSETS.get(asset, asset) for asset in pair.split("/"))
 
 
 def _status(head: _Frame) -> list[Event]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import SourceError
+from services.common.history_report import Missing
 from services.common.messages import MAX_CLOCK_SKEW_MS, Trade
+from services.common.symbols import pair_of_stem
 from services.common.text_files import Location, TextFile, locate
-from services.trades.history.formats import KrakenParser, complete_until_ms, has_header, pair_of, parser_for
-from services.trades.history.report import Missing
+from services.trades.history.formats import KrakenParser, complete_until_ms, has_header, parser_for
 from services.trades.sources.csv_file import CsvFile
 from services.trades.sources.files import CSV_ENDINGS, Columns, to_trades
 from services.trades.sources.timeline import Numbering
@@ -183,7 +184,7 @@ def archive_files(
     for location in locations:
         # Whoever names one file and one pair knows what is in it.
         alone = len(locations) == 1 and len(pairs) == 1
-        pair = pairs[0] if alone else pair_of(location.stem, pairs)
+        pair = pairs[0] if alone else pair_of_stem(location.stem, pairs)
         if pair is not None:
             found.setdefault(pair, []).append(ArchiveFile(location, pair, now_ms))
     lacking = [pair for pair in pairs if pair not in found]

@@ -11,10 +11,10 @@ from loguru import logger
 from services.common.backoff import Backoff
 from services.common.errors import SourceError, SourceUnavailableError
 from services.common.health import Health
+from services.common.history_report import Missing
 from services.common.messages import Trade
 from services.trades.connection import Crashed
 from services.trades.exchanges.contract import Bad, Page
-from services.trades.history.report import Missing
 from services.trades.history.spool import Spool
 from services.trades.history.walk import Walk
 from services.trades.rest import PacedFetch

@@ -14,34 +14,10 @@ from datetime import UTC, datetime
 
 from services.common.errors import SourceError
 from services.common.messages import MAX_TIME_MS
-from services.trades.exchanges.kraken import rest_name
-from services.trades.sources.csv_file import pair_of_name
 from services.trades.sources.csv_parser import Layout, Parser
 
 _KRAKEN = Layout(width=3, time=0, price=1, quantity=2)
 _BINANCE = Layout(width=7, time=4, price=1, quantity=2, side=5, trade_id=0)
-#: Second halves of pairs that are written without a slash, longer ones first. Without TUSD and BUSD, since
-#: XBTUSD is not XB/TUSD; who has files of those names the pairs.
-QUOTES = (
-    "FDUSD",
-    "USDT",
-    "USDC",
-    "USD",
-    "EUR",
-    "GBP",
-    "CAD",
-    "JPY",
-    "AUD",
-    "CHF",
-    "TRY",
-    "BRL",
-    "DAI",
-    "XBT",
-    "BTC",
-    "ETH",
-    "BNB",
-)
-_NEW_NAMES = {"XBT": "BTC", "XDG": "DOGE"}
 _BOOLS = {"true", "false"}
 _PERIOD = re.compile(r"-(\d{4})-(\d{2})(?:-(\d{2}))?$")
 #: From here on a number of milliseconds is one of microseconds.
@@ -144,24 +120,6 @@ def _what(cells: Sequence[str]) -> str:
         f"{len(cells)} columns, of no known kind; expected Kraken's time,price,volume, Binance's trades, or "
         "a header time_ms,side,price,quantity"
     )
-
-
-def pair_of(stem: str, pairs: Sequence[str]) -> str | None:
-    """The pair that a file is of, by its name; `pairs` are those that may be meant, or none for any."""
-    symbol = re.split(r"[-_]", stem)[0].upper()
-    for pair in pairs:
-        if symbol in (pair.replace("/", ""), rest_name(pair)):
-            return pair
-    found = pair_of_name(stem) or _split(symbol)
-    return found if found is not None and (not pairs or found in pairs) else None
-
-
-def _split(symbol: str) -> str | None:
-    for quote in QUOTES:
-        base = symbol.removesuffix(quote)
-        if base and base != symbol:
-            return f"{_NEW_NAMES.get(base, base)}/{_NEW_NAMES.get(quote, quote)}"
-    return None
 
 
 def complete_until_ms(stem: str) -> int | None:

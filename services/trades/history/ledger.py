@@ -6,9 +6,9 @@ from time import monotonic
 
 from loguru import logger
 
+from services.common.history_report import HistoryReport, Missing
 from services.common.messages import Trade
 from services.trades.counters import TradeMetrics
-from services.trades.history.report import HistoryReport, Missing
 
 EVERY_S = 5.0
 

@@ -21,8 +21,8 @@ from typing import IO, cast
 import msgspec
 
 from services.common.errors import SourceError
+from services.common.history_report import Missing
 from services.common.messages import Side, Trade
-from services.trades.history.report import Missing
 from services.trades.history.walk import Known
 
 HEADER = "time_ms,side,price,quantity,trade_id\n"

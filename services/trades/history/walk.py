@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from services.common.errors import SourceError
+from services.common.history_report import Missing
 from services.common.messages import Trade
 from services.trades.exchanges.contract import MAX_TRADE_ID, Bad, Exchange, Gap, Page, PageRequest
-from services.trades.history.report import Missing
 from services.trades.ids import IdSequence
 
 #: Ids and times may swap places within this.

@@ -7,12 +7,12 @@ from pathlib import Path
 from loguru import logger
 
 from services.common.health import Health
+from services.common.history_report import HistoryReport, PairHistory
 from services.common.text_files import locate
 from services.trades.counters import TradeMetrics
 from services.trades.history.archive import TICK_RULE, PairArchive, archive_files
 from services.trades.history.ledger import Ledger
 from services.trades.history.outlet import Outlet
-from services.trades.history.report import HistoryReport, PairHistory
 from services.trades.progress import Progress
 from services.trades.publisher import Publisher
 from services.trades.settings import TradesSettings

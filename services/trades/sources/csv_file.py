@@ -1,6 +1,5 @@
 """CSV recordings: ``time_ms,side,price,quantity`` and optionally ``trade_id`` and ``pair``."""
 
-import re
 from collections.abc import Callable, Iterator
 
 from services.common.errors import SourceError
@@ -11,13 +10,6 @@ from services.trades.sources.files import Block
 
 REQUIRED = ("time_ms", "side", "price", "quantity")
 OPTIONAL = ("trade_id", "pair")
-_FILE_PAIR = re.compile(r"^([A-Z0-9]{1,20})-([A-Z0-9]{1,20})(?![A-Za-z0-9])")
-
-
-def pair_of_name(name: str) -> str | None:
-    """``BTC-USD-2024.csv`` is of BTC/USD."""
-    match = _FILE_PAIR.match(name)
-    return f"{match[1]}/{match[2]}" if match else None
 
 
 class CsvFile(TextFile):

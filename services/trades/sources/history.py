@@ -22,6 +22,7 @@ from loguru import logger
 from services.common.backoff import Backoff
 from services.common.errors import SourceError
 from services.common.health import Health
+from services.common.history_report import HistoryReport, Missing, PairHistory
 from services.common.messages import Trade
 from services.trades.connection import Crashed
 from services.trades.counters import TradeMetrics
@@ -29,7 +30,6 @@ from services.trades.exchanges.contract import Exchange
 from services.trades.history.fetcher import Ended, Fetched, Fetcher, Item
 from services.trades.history.ledger import Ledger
 from services.trades.history.outlet import Outlet
-from services.trades.history.report import HistoryReport, Missing, PairHistory
 from services.trades.history.spool import Spool, Spooled, spool_folder
 from services.trades.history.walk import Walk
 from services.trades.progress import Progress

@@ -10,6 +10,7 @@ from loguru import logger
 from services.common.errors import SourceError
 from services.common.health import Health
 from services.common.messages import Trade
+from services.common.symbols import pair_of_name
 from services.common.text_files import BLOCK_BYTES, TextFile
 from services.trades.counters import TradeMetrics
 from services.trades.exchanges import REGISTRY
@@ -17,7 +18,7 @@ from services.trades.exchanges.contract import Bad
 from services.trades.progress import Progress
 from services.trades.publisher import Publisher
 from services.trades.settings import TradesSettings
-from services.trades.sources.csv_file import CsvFile, pair_of_name
+from services.trades.sources.csv_file import CsvFile
 from services.trades.sources.files import (
     CSV_ENDINGS,
     PACED_BLOCK_BYTES,
