@@ -16,7 +16,7 @@ WAITS_AFTER_S = 5.0
 def wait_until_ended(cluster: Cluster, source: Service, services: Sequence[Service]) -> None:
     """Show progress until every service has ended by itself. Raises `DemoError`."""
     progress = Progress()
-    seen: dict[str, int] = {}
+    seen = {source.name: 0}
     share: float | None = None
     moved_at = time.monotonic()
     while any(service.process.poll() is None for service in (source, *services)):

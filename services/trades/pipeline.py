@@ -19,6 +19,7 @@ from services.trades.sources.archive import ArchiveSource, archive_identity
 from services.trades.sources.history import HistorySource, history_identity
 from services.trades.sources.live import LiveSource
 from services.trades.sources.replay import ReplaySource, replay_identity
+from services.trades.sources.warm_start import WarmStart
 
 
 class Source(Protocol):
@@ -84,8 +85,20 @@ def build_source(
         return ArchiveSource(settings, publisher, progress, context.health, metrics, now_ms, report)
     exchange = REGISTRY[settings.exchange](settings.pairs)
     fetch = http_fetch(exchange, settings.rest_url or exchange.rest_url, now_ms)
+    health = context.health
     if settings.source == "historical":
-        return HistorySource(
-            settings, exchange, fetch, publisher, progress, context.health, metrics, now_ms, report
-        )
-    return LiveSource(settings, exchange, publisher, progress, context.health, metrics, fetch, now_ms)
+        return HistorySource(settings, exchange, fetch, publisher, progress, health, metrics, now_ms, report)
+
+    def live() -> LiveSource:
+        return LiveSource(settings, exchange, publisher, progress, health, metrics, fetch, now_ms)
+
+    if settings.since is None:
+        return live()
+
+    def before(pairs: tuple[str, ...]) -> HistorySource:
+        chosen = settings.model_copy(update={"pairs": pairs, "until": None})
+        own = Progress(report.with_suffix(".progress"), history_identity(chosen))
+        out = KafkaPublisher(context, settings.exchange, own)
+        return HistorySource(chosen, exchange, fetch, out, own, health, metrics, now_ms, report, goes_on=True)
+
+    return WarmStart(settings.pairs, progress, before, live, health)

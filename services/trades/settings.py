@@ -81,7 +81,10 @@ class TradesSettings(ServiceSettings):
     history: Literal["rest", "archive"] = Field(
         "rest", description="Historical: rest asks the exchange; archive reads the files it offers"
     )
-    since: TimeSetting | None = Field(None, description="Historical: begin with this ISO time or epoch ms")
+    since: TimeSetting | None = Field(
+        None,
+        description="Historical, and live at its first start: begin with this ISO time or epoch ms",
+    )
     until: TimeSetting | None = Field(
         None, description="Historical: end before this ISO time or epoch ms; now if unset"
     )
@@ -112,10 +115,12 @@ class TradesSettings(ServiceSettings):
                 raise ValueError(f"TRADES_EXCHANGE: {self.exchange!r} has no live feed; known: {known}")
             if not self.pairs:
                 raise ValueError("TRADES_PAIRS: name at least one pair, like BTC/USD")
+            if self.since is not None and (why := REGISTRY[self.exchange].no_history) is not None:
+                raise ValueError(f"TRADES_SINCE: {why}")
         elif self.replay_path is None:
             raise ValueError("TRADES_REPLAY_PATH: a replay needs a file or a folder")
-        if self.source != "historical" and self.since is not None:
-            raise ValueError("TRADES_SINCE: only TRADES_SOURCE=historical has a beginning")
+        if self.source == "replay" and self.since is not None:
+            raise ValueError("TRADES_SINCE: a replay begins where its recording does")
         if self.backoff_max_s < self.backoff_min_s:
             raise ValueError("TRADES_BACKOFF_MAX_S is less than TRADES_BACKOFF_MIN_S")
         return self

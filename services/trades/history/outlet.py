@@ -18,7 +18,10 @@ from services.trades.publisher import Publisher
 
 
 class Outlet:
-    """Publishes `series` pairs. `since_ms` is where their history begins; 0: with the first trade of each."""
+    """Publishes the history of `series` pairs; None: of pairs that go on live, so that it has no end.
+
+    `since_ms` is where the history begins; 0: with the first trade of each.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,7 @@ class Outlet:
         now_ms: Callable[[], int],
         *,
         since_ms: int,
-        series: int,
+        series: int | None,
         batch_rows: int,
     ) -> None:
         self._publisher = publisher
@@ -63,7 +66,8 @@ class Outlet:
         # The last trades must be safe before anybody is told that they were the last.
         self._publisher.flush()
         self._begin(pair)
-        self._publisher.end(pair, until_ms, self._now_ms(), self._series)
+        if self._series is not None:
+            self._publisher.end(pair, until_ms, self._now_ms(), self._series)
         logger.info("{} is complete", pair)
 
     def _begin(self, pair: str) -> None:

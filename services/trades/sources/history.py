@@ -13,7 +13,7 @@ done. So nobody takes a partial history for a whole one, and no typing error cos
 import queue
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import batched
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from services.trades.history.ledger import Ledger
 from services.trades.history.outlet import Outlet
 from services.trades.history.spool import Spool, Spooled, spool_folder
 from services.trades.history.walk import Walk
-from services.trades.progress import Progress
+from services.trades.progress import Position, Progress
 from services.trades.publisher import Publisher
 from services.trades.rest import Fetch, PacedFetch
 from services.trades.settings import TradesSettings
@@ -49,7 +49,10 @@ def history_identity(settings: TradesSettings) -> str:
 
 
 class HistorySource:
-    """Publishes a range of time of all pairs, whole and in order. Raises `SourceError`."""
+    """Publishes a range of time of all pairs, whole and in order. Raises `SourceError`.
+
+    `goes_on` leaves out the end, for pairs that somebody goes on with.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,8 @@ class HistorySource:
         metrics: TradeMetrics,
         now_ms: Callable[[], int],
         report_path: Path,
+        *,
+        goes_on: bool = False,
     ) -> None:
         if exchange.no_history is not None:
             raise SourceError(exchange.no_history)
@@ -83,6 +88,7 @@ class HistorySource:
         self._inbox: queue.Queue[Item] = queue.Queue(INBOX_PAGES)
         self._stopping = threading.Event()
         self._report_path = report_path
+        self._goes_on = goes_on
         self._spools: dict[str, Spool] = {}
         self._failed: dict[str, SourceError] = {}
 
@@ -115,6 +121,11 @@ class HistorySource:
         # Complete: a further run is a new one, which begins the series anew.
         self._progress.forget()
 
+    @property
+    def positions(self) -> Mapping[str, Position]:
+        """The last trade of each pair that the broker has confirmed."""
+        return self._progress.positions
+
     def _outlet(self, ledger: Ledger) -> Outlet:
         return Outlet(
             self._publisher,
@@ -123,7 +134,7 @@ class HistorySource:
             ledger,
             self._now_ms,
             since_ms=self._since_ms,
-            series=len(self._settings.pairs),
+            series=None if self._goes_on else len(self._settings.pairs),
             batch_rows=self._settings.batch_rows,
         )
 
