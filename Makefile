@@ -31,8 +31,8 @@ test: install ## Run the tests: [k=expression]
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(k),-k '$(k)')
 
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
-query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [sql="SELECT …"] [store=FILE]
-	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(value sql),--sql "$$QUERY")
+query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [describe=ta] [sql="SELECT …"] [store=FILE]
+	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(describe),--describe '$(describe)') $(if $(value sql),--sql "$$QUERY")
 query: export QUERY = $(value sql)
 
 serve: install ## Serve a store over HTTP, without broker or services: [store=FILE] [port=8004]

@@ -19,6 +19,7 @@ from services.common.metrics import Metrics
 from services.common.runner import Context
 from services.common.settings import BrokerSettings
 from services.features import export, pipeline, query
+from services.features.description import age
 from services.features.groups import TA
 from services.features.sentiment import SentimentWriter
 from services.features.settings import FeaturesSettings
@@ -115,9 +116,32 @@ def test_query_answers_sql(filled: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_query_describes_a_group_or_all_of_them(with_news: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert query.main(["--store", str(with_news), "--describe", "ta"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"ta version 1: {TA.description}", "301 closed rows in 3 series"]
+    (series,) = (line.split() for line in lines if line.startswith("kraken") and " 1h " in line)
+    assert series[3:8] == ["1", "2024-01-01", "01:00:00", "2024-01-01", "01:00:00"]
+    rows = {cells[0]: cells for line in lines if (cells := line.split())}
+    assert rows["rsi_14"][1:4] == ["percent", "0.3%", "Relative"]
+    assert rows["adx_14"][1:3] == ["percent", "100.0%"]
+    assert rows["close"][1:4] == ["quote", "-", "Price"]
+    assert query.main(["--store", str(with_news), "--describe", "all"]) == 0
+    everything = capsys.readouterr().out
+    assert all(f"{name} version 1" in everything for name in ("ta", "news_signals", "sentiment"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (119, "119 s"), (720, "12 min"), (18_000, "5 h"), (700_000, "8 d")]
+)
+def test_an_age_is_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--describe", "moods"], "known: news_signals"),
         (["--pair", "DOGE/USD"], "known: BTC/USD, ETH/USD"),
         (["--pair", "BTC/USD", "--timeframe", "7m"], "known: 1h, 1m"),
         (["--sql", "DELETE FROM ta_1"], "readonly"),

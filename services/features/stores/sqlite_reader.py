@@ -28,7 +28,7 @@ from services.features.stores.sqlite_select import (
 )
 from services.features.stores.sqlite_tables import SqliteTables
 from services.features.times import Time, to_ms
-from services.features.training import label_returns, training_columns
+from services.features.training import Label, label_returns, training_columns
 
 
 class SqliteReader(SqliteTables):
@@ -111,15 +111,18 @@ class SqliteReader(SqliteTables):
         start: Time | None = None,
         end: Time | None = None,
         features: Sequence[str] | None = None,
-        horizon: int = 1,
+        horizon: int | Sequence[int] = 1,
         exchange: str | None = None,
         dropna: bool = True,
+        *,
+        label: Label = "log_return",
     ) -> pa.Table:
         """One row a closed candle: features known at its end, and the return that followed.
 
-        Columns: exchange, pair, timeframe, end_ms, known_at_ms, the features, and
-        ``label_log_return_{horizon}``, the natural log of the close `horizon` intervals later over this
-        close. The label is null where a candle in between is missing or lies after `end`.
+        Columns: exchange, pair, timeframe, end_ms, known_at_ms, the features, and for each `horizon`
+        ``label_{label}_{horizon}``: the ``log_return`` or ``return`` of the close `horizon` intervals later
+        over this close, or their ``direction`` (1, 0, -1). A label is null where a candle in between is
+        missing or lies after `end`. `services.features.split_by_time` divides the set for validation.
 
         `features` may be those of `ta`, those of `sentiment` (of the pair's base coin, as of
         ``known_at_ms``) and ``seconds_since_news``. By default they are all that are never null once warm:
@@ -149,7 +152,7 @@ class SqliteReader(SqliteTables):
                 sentiment = self._group(connection, "sentiment")
                 added = divide_names(names, ta, sentiment)[1]
                 table = self._joined(connection, table, sentiment, added)
-        return label_returns(table, timeframe, names, horizon, dropna=dropna)
+        return label_returns(table, timeframe, names, horizon, dropna=dropna, label=label)
 
     def _has_news(self, connection: apsw.Connection, coins: Sequence[str]) -> bool:
         """Whether there is sentiment of one of the coins."""

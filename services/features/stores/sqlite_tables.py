@@ -1,5 +1,6 @@
 """Reading the groups of the SQLite store, each by itself: connections, newest rows, history."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from services.features.stores.sqlite_select import (
     newest_sql,
     selected_names,
 )
-from services.features.times import Time
+from services.features.times import Time, to_ms
 
 
 class SqliteTables:
@@ -82,12 +83,14 @@ class SqliteTables:
         with self._connection() as connection:
             return matching_keys(connection, self._group(connection, group), {})
 
-    def describe(self, group: str = "ta") -> dict[str, Any]:
+    def describe(self, group: str = "ta", *, now: Time | None = None) -> dict[str, Any]:
         """What a group holds: ``columns`` with units, descriptions and null rates (0 to 1, of the
-        closed rows), ``series`` with row counts and first and last time, ``rows``. Reads all rows.
+        closed rows), ``series`` with row counts, first and last time, when the store last wrote one
+        (``written_ms``) and seconds from the last time to `now` (``age_s``), ``rows``. Reads all rows.
         """
+        now_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
         with self._connection() as connection:
-            return describe_group(connection, self._group(connection, group))
+            return describe_group(connection, self._group(connection, group), now_ms)
 
     def latest(
         self,
