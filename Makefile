@@ -54,7 +54,7 @@ dev: install ## Run one service with reload: svc=candles; starts the embedded br
 redrive: install ## Send dead letters to their topics again: [reason=late] [dry=1]
 	@$(PY) -m services.common.dead_letters $(if $(reason),--reason '$(reason)') $(if $(dry),--dry-run)
 
-bench: install ## Measure every figure of the design: [parts="candles ta store latency news"] [scale=0.2]
+bench: install ## Measure every figure of the design: [parts="candles ta store latency news training"] [scale=0.2]
 	@$(PY) -W ignore -m benchmarks.run $(parts) $(if $(scale),--scale $(scale))
 
 lint: install ## Check format, lint and types
