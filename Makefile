@@ -41,6 +41,9 @@ serve: install ## Serve a store over HTTP, without broker or services: [store=FI
 export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [group=sentiment] [pair=BTC/USD] [coin=BTC]
 	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(group),--group '$(group)') $(if $(pair),--pair '$(pair)') $(if $(coin),--coin '$(coin)')
 
+roll: install ## Move old rows into Parquet files beside the store: [days=90] [store=FILE] [compact=1]
+	@$(PY) -m services.features.roll --store '$(STORE)' --days '$(or $(days),90)' $(if $(compact),--compact)
+
 sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
 	@$(PY) -m services.news_signals.score $(if $(filter-out undefined,$(origin text)),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
 sentiment: export TEXT = $(value text)
@@ -101,4 +104,4 @@ lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group train-data --no-deps -o requirements/train-data.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test query serve export sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock
+.PHONY: help install demo test query serve export roll sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock

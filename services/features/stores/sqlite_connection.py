@@ -43,8 +43,10 @@ def open_writer(path: Path, synchronous: Synchronous) -> apsw.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # Takes effect in a new file only.
+        # These two take effect in a new file only.
         connection.pragma("page_size", PAGE_SIZE_BYTES)
+        # So that the file can shrink, page by page, when old rows have been rolled.
+        connection.pragma("auto_vacuum", "INCREMENTAL")
         mode = connection.pragma("journal_mode", "WAL")
         connection.pragma("synchronous", synchronous.upper())
         connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)

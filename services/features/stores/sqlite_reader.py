@@ -8,7 +8,6 @@ import apsw
 import pyarrow as pa
 
 from services.common.errors import QueryError, UnknownSeriesError
-from services.features.arrow import arrow_schema, to_batches
 from services.features.groups import FeatureGroup
 from services.features.joins import (
     base_coin,
@@ -18,14 +17,7 @@ from services.features.joins import (
     sentiment_values,
     with_sentiment,
 )
-from services.features.stores.sqlite_select import (
-    Asked,
-    Span,
-    as_of_sql,
-    history_sql,
-    matching_keys,
-    selected_names,
-)
+from services.features.stores.sqlite_select import Asked, Span, selected_names
 from services.features.stores.sqlite_tables import SqliteTables
 from services.features.times import Time, to_ms
 from services.features.training import Label, label_returns, training_columns
@@ -65,11 +57,11 @@ class SqliteReader(SqliteTables):
         with self._connection() as connection:
             ta, sentiment = (self._group(connection, name) for name in ("ta", "sentiment"))
             names = sentiment.names
-            sql = as_of_sql(sentiment, names)
+            layers = self._layers(connection, sentiment)
             joined = []
             for row in self._newest(connection, ta, asked):
                 at_ms = known_at_ms(row, now_ms)
-                values = connection.execute(sql, (base_coin(row["pair"]), at_ms)).fetchone()
+                values = layers.as_of((base_coin(row["pair"]),), at_ms, names)
                 then = None if values is None else dict(zip(names, values, strict=True))
                 joined.append(row | sentiment_values(sentiment, then, at_ms))
         return joined
@@ -160,18 +152,17 @@ class SqliteReader(SqliteTables):
             sentiment = self._group(connection, "sentiment")
         except UnknownSeriesError:
             return False
-        known = {coin for (coin,) in matching_keys(connection, sentiment, {})}
+        known = {coin for (coin,) in self._keys(connection, sentiment, {})}
         return not known.isdisjoint(coins)
 
     def _joined(
         self, connection: apsw.Connection, table: pa.Table, sentiment: FeatureGroup, names: Sequence[str]
     ) -> pa.Table:
+        layers = self._layers(connection, sentiment)
+
         def load(coin: str, first_ms: int, last_ms: int, columns: Sequence[str]) -> pa.Table:
-            schema = arrow_schema([sentiment.stored[sentiment.index(name)] for name in columns])
-            before = connection.execute(as_of_sql(sentiment, [sentiment.event_time]), (coin, first_ms))
-            begin_ms = (before.fetchone() or (first_ms,))[0]
-            sql, bounds = history_sql(sentiment, columns, Span(begin_ms, last_ms), 1)
-            rows = connection.execute(sql, (coin, *bounds, -1))
-            return pa.Table.from_batches(to_batches(rows, schema), schema)
+            before = layers.as_of((coin,), first_ms, [sentiment.event_time])
+            begin_ms = first_ms if before is None else before[0]
+            return layers.table((coin,), Span(begin_ms, last_ms), columns)
 
         return with_sentiment(table, sentiment, names, load) if names else table

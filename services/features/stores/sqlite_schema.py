@@ -156,12 +156,17 @@ def save_group(connection: apsw.Connection, group: FeatureGroup) -> None:
 
 def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
     """The newest version of each group that the registry describes, by name."""
+    return {name: versions[0] for name, versions in load_versions(connection).items()}
+
+
+def load_versions(connection: apsw.Connection) -> dict[str, list[FeatureGroup]]:
+    """Every version of each group that the registry describes, newest first, by name."""
     if not table_columns(connection, "feature_groups"):
         return {}
-    groups: dict[str, FeatureGroup] = {}
+    groups: dict[str, list[FeatureGroup]] = {}
     fields = _REGISTERED if _has_within(connection) else _REGISTERED.replace('"within"', "'[]'")
     found: list[Any] = connection.execute(
-        f"SELECT {fields} FROM feature_groups ORDER BY name, version"  # noqa: S608
+        f"SELECT {fields} FROM feature_groups ORDER BY name, version DESC"  # noqa: S608
     ).fetchall()
     for name, version, description, key, event_time, revision, closed, sparse, within in found:
         columns = connection.execute(
@@ -169,7 +174,7 @@ def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
             "WHERE (group_name, group_version) = (?, ?) ORDER BY position",
             (name, version),
         )
-        groups[name] = FeatureGroup(
+        group = FeatureGroup(
             name=name,
             version=version,
             description=description,
@@ -185,4 +190,5 @@ def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
             sparse=tuple(json.loads(sparse)),
             within=tuple(json.loads(within)),
         )
+        groups.setdefault(name, []).append(group)
     return groups
