@@ -1,7 +1,7 @@
 """A process that rolls a store, for the tests that kill it or read beside it.
 
 `python -m tests.features.roll_process PATH BEFORE_MS [POINT NUMBER]`: it kills itself at the NUMBER-th time
-that it comes to POINT, one of `POINTS`; without one it rolls half a day at a time up to BEFORE_MS.
+that it comes to POINT, one of `POINTS`; without one it rolls a day at a time up to BEFORE_MS.
 """
 
 import os
@@ -17,7 +17,7 @@ from services.features.stores.sqlite_roll import Roll
 from tests.features.rows import T0
 
 POINTS = ("before_write", "amid_write", "before_count", "in_transaction", "before_delete", "amid_delete")
-STEP_MS = 43_200_000
+STEP_MS = 86_400_000
 
 
 def die(*_: Any) -> None:

