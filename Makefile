@@ -44,6 +44,9 @@ export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [grou
 roll: install ## Move old rows into Parquet files beside the store: [days=90] [store=FILE] [compact=1]
 	@$(PY) -m services.features.roll --store '$(STORE)' --days '$(or $(days),90)' $(if $(compact),--compact)
 
+migrate: install ## Move rows of earlier versions of the feature groups into the newest: [store=FILE]
+	@$(PY) -m services.features.migrate --store '$(STORE)'
+
 sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
 	@$(PY) -m services.news_signals.score $(if $(filter-out undefined,$(origin text)),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
 sentiment: export TEXT = $(value text)
@@ -104,4 +107,4 @@ lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group train-data --no-deps -o requirements/train-data.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test query serve export roll sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock
+.PHONY: help install demo test query serve export roll migrate sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock

@@ -32,7 +32,7 @@ def arm(point: str, number: int) -> None:
         "before_count": (Roll, "_let_count"),
         "in_transaction": (sqlite_roll, "key_text"),
         "before_delete": (Roll, "_delete"),
-        "amid_delete": (sqlite_roll, "_pause_after"),
+        "amid_delete": (sqlite_roll, "pause_after"),
     }[point]
     plain: Callable[..., Any] = getattr(target, name)
     calls = 0

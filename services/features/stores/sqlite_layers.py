@@ -11,27 +11,28 @@ from services.features.arrow import arrow_schema, to_batches
 from services.features.groups import FeatureGroup
 from services.features.layers import conformed, merge_names, merged, readable_as
 from services.features.stores.sqlite_rolled import TABLE, read_files, rolled_files
-from services.features.stores.sqlite_schema import load_versions, table_columns
+from services.features.stores.sqlite_schema import load_versions
 from services.features.stores.sqlite_select import Span, as_of_sql, history_sql
 
 
 class Catalog(NamedTuple):
-    """What a file holds: the versions of each group, newest first, and whether rows were rolled."""
+    """What a file holds: the newest version of each group, those before it that can be read as it, tables."""
 
     schema_version: int
     groups: dict[str, FeatureGroup]
     earlier: dict[str, list[FeatureGroup]]
-    rolled: bool
+    tables: frozenset[str]
 
     @classmethod
     def load(cls, connection: apsw.Connection) -> "Catalog":
-        """What the registry says, and which of it can be read together."""
+        """What the registry and the schema say; versions newest first."""
         versions = load_versions(connection)
+        tables: Any = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
         return cls(
             connection.pragma("schema_version"),
             {name: found[0] for name, found in versions.items()},
             {name: [g for g in found[1:] if readable_as(g, found[0])] for name, found in versions.items()},
-            bool(table_columns(connection, TABLE)),
+            frozenset(name for (name,) in tables),
         )
 
 
@@ -43,14 +44,15 @@ class Layers:
     ) -> None:
         self._connection = connection
         self._folder = folder
-        self._rolled = catalog.rolled
-        self._earlier = catalog.earlier[group.name]
+        self._tables = catalog.tables
+        self._rolled = TABLE in catalog.tables
+        self._earlier = catalog.earlier.get(group.name, [])
         self.group = group
 
     def tables(self) -> Iterator[FeatureGroup]:
         """The versions that still have tables, newest first."""
         yield self.group
-        yield from (g for g in self._earlier if table_columns(self._connection, g.table))
+        yield from (group for group in self._earlier if group.table in self._tables)
 
     def beneath(self, key: Sequence[str], first_ms: int, last_ms: int) -> bool:
         """Whether rows of a key in a range may be elsewhere than in the newest version's table."""
@@ -59,10 +61,9 @@ class Layers:
         if self._files(self.group, key, first_ms, last_ms):
             return True
         span = Span(first_ms, last_ms)
-        return any(
-            self._files(group, key, first_ms, last_ms)
-            or self._select(group, key, span, group.key, 1).fetchall()
-            for group in self._earlier
+        _, *tables = self.tables()
+        return any(self._files(group, key, first_ms, last_ms) for group in self._earlier) or any(
+            self._select(group, key, span, group.key, 1).fetchall() for group in tables
         )
 
     def table(self, key: Sequence[str], span: Span, names: Sequence[str], keys: int = 1) -> pa.Table:
@@ -106,7 +107,7 @@ class Layers:
             if files:
                 table = read_files(self._folder, files, group, key, span, own)
                 yield conformed(table, self.group, names)
-            if table_columns(self._connection, group.table):
+            if group.table in self._tables:
                 yield conformed(self._from_table(group, key, span, own, keys), self.group, names)
 
     def _from_table(

@@ -13,7 +13,6 @@ before the file's, and is in the file after the next roll.
 
 import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import batched
@@ -29,7 +28,7 @@ from services.features.arrow import arrow_schema, to_batches
 from services.features.groups import FeatureGroup
 from services.features.layers import merged
 from services.features.partitions import Period, key_folder, period_of
-from services.features.stores.sqlite_connection import open_writer
+from services.features.stores.sqlite_connection import open_writer, pause_after, transaction
 from services.features.stores.sqlite_rolled import (
     ROLLED_SQL,
     key_text,
@@ -74,7 +73,7 @@ class Roll:
             raise StoreError(f"there is no feature store at {self._store}")
         try:
             with self._alone(), self._connected() as connection:
-                with _transaction(connection):
+                with transaction(connection):
                     connection.execute(ROLLED_SQL)
                 self._remove_replaced(connection)
                 for group, key, period in self._due(connection, time_ms):
@@ -181,7 +180,7 @@ class Roll:
     ) -> None:
         times = table[group.event_time]
         now_ms = self._clock_ms()
-        with _transaction(connection):
+        with transaction(connection):
             connection.execute(
                 "UPDATE rolled_files SET replaced_at_ms = ? "
                 "WHERE (group_table, key, period) = (?, ?, ?) AND replaced_at_ms IS NULL",
@@ -208,7 +207,7 @@ class Roll:
             if self._stopped():
                 # The next roll finds them in the file, and deletes them.
                 return
-            with _pause_after(), _transaction(connection):
+            with pause_after(), transaction(connection):
                 connection.executemany(sql, [[row[i] for i in order] for row in some])
 
     def _shrink(self, connection: apsw.Connection) -> None:
@@ -216,7 +215,7 @@ class Roll:
         if not connection.pragma("auto_vacuum"):
             return
         while connection.pragma("freelist_count") and not self._stopped():
-            with _pause_after():
+            with pause_after():
                 connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
@@ -233,28 +232,8 @@ class Roll:
                 gone = path.stat().st_mtime * 1000 < limit_ms
             if gone:
                 path.unlink()
-        with _transaction(connection):
+        with transaction(connection):
             connection.execute("DELETE FROM rolled_files WHERE replaced_at_ms < ?", (limit_ms,))
-
-
-@contextmanager
-def _transaction(connection: apsw.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _pause_after() -> Iterator[None]:
-    """Leave others as much time to write as the work inside took."""
-    begun = time.perf_counter()
-    yield
-    time.sleep(time.perf_counter() - begun)
 
 
 def compact(store: Path) -> None:
