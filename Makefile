@@ -44,6 +44,9 @@ export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [grou
 roll: install ## Move old rows into Parquet files beside the store: [days=90] [store=FILE] [compact=1]
 	@$(PY) -m services.features.roll --store '$(STORE)' --days '$(or $(days),90)' $(if $(compact),--compact)
 
+rebuild: install ## Compute the indicators of all candles in a store anew: [store=FILE] [pair=BTC/USD]
+	@$(PY) -m services.demo.rebuild --store '$(STORE)' $(if $(pair),--pair '$(pair)')
+
 migrate: install ## Move rows of earlier versions of the feature groups into the newest: [store=FILE]
 	@$(PY) -m services.features.migrate --store '$(STORE)'
 
@@ -107,4 +110,4 @@ lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group train-data --no-deps -o requirements/train-data.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test query serve export roll migrate sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock
+.PHONY: help install demo test query serve export roll rebuild migrate sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock

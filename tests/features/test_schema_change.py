@@ -177,9 +177,8 @@ def test_rolled_or_not_migrated_or_not_every_version_answers_the_same(
             asked: list[Any] = [store.latest_all(), store.describe(now=0)]
             if store.series():
                 asked += [store.history("BTC/USD", "1d").to_pylist()]
-                asked += [
-                    store.history("BTC/USD", "1d", limit=4, newest=newest).to_pylist() for newest in (0, 1)
-                ]
+                for newest in (False, True):
+                    asked.append(store.history("BTC/USD", "1d", limit=4, newest=newest).to_pylist())
             return asked
 
         expected = ask()
