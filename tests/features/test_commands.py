@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -293,12 +294,25 @@ def run_notebook(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_notebook_runs_as_a_script_on_a_store(filled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("news", [False, True])
+def test_the_notebook_runs_as_a_script_on_a_store(
+    filled: Path, tmp_path: Path, news: bool, request: pytest.FixtureRequest
+) -> None:
+    if news:
+        request.getfixturevalue("with_news")
     plot = tmp_path / "plot.png"
     ran = run_notebook("--store", str(filled), "--plot", str(plot))
     assert ran.returncode == 0, ran.stderr
-    for part in ("301 rows in 3 series", "History as pandas", "Training set of 150 rows", "DuckDB over"):
+    for part in (
+        *("301 rows in 3 series", "History as pandas", "The same in Polars", "Training set of 147 rows"),
+        *("Least squares, judged by time", "DuckDB over"),
+    ):
         assert part in ran.stdout
+    # Rows whose label of three candles reaches over a cut are in no part.
+    assert re.findall(r"^(\w+) +(\d+) rows +R²", ran.stdout, re.MULTILINE) == [
+        *(("train", "86"), ("validation", "27"), ("test", "30"))
+    ]
+    assert ("Windows of news" in ran.stdout) == news
     assert plot.stat().st_size > 10_000
 
 
