@@ -57,7 +57,7 @@ def test_a_roll_killed_at_any_point_loses_and_doubles_nothing(path: Path, point:
             assert reader.describe(now=0) == described
     list(Roll(path, clock_ms=lambda: LATER).before(LATER))
     with SqliteReader(path) as reader:
-        assert reader.sql("SELECT count(*) FROM ta")[1] == [(0,)]
+        assert reader.sql("SELECT count(*) FROM ta")[1] == [(2,)]
         assert reader.history("BTC/USD", "1m").equals(expected["1m"])
 
 
@@ -75,7 +75,7 @@ def test_readers_never_see_a_row_missing_or_twice_while_another_process_rolls(pa
         assert process.returncode == 0, process.communicate()[1]
         process.communicate()
         assert asked > 5
-        assert store.sql("SELECT count(*) FROM ta")[1] == [(0,)]
+        assert store.sql("SELECT count(*) FROM ta")[1] == [(2,)]
         assert reader.history("BTC/USD", "30m").equals(expected)
 
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from services.common.errors import StoreError
 from services.features.arrow import arrow_schema, to_batches
 from services.features.groups import FeatureGroup
-from services.features.layers import merged
+from services.features.layers import conformed, merged
 from services.features.partitions import Period, key_folder, period_of
 from services.features.stores.sqlite_connection import open_writer, pause_after, transaction
 from services.features.stores.sqlite_rolled import (
@@ -37,12 +37,13 @@ from services.features.stores.sqlite_rolled import (
     rolled_folder,
 )
 from services.features.stores.sqlite_schema import load_versions, quoted, table_columns
-from services.features.stores.sqlite_select import Span, history_sql
+from services.features.stores.sqlite_select import Span, as_of_sql, history_sql
 
 #: Rows deleted in one transaction: about 5 ms in which others wait to write.
 DELETE_ROWS = 200
 #: Pages given back in one transaction.
 VACUUM_PAGES = 500
+_EVER = 2**62
 #: Readers that began before a file was replaced are done after this long.
 KEEP_REPLACED_MS = 3_600_000
 
@@ -76,10 +77,10 @@ class Roll:
                 with transaction(connection):
                     connection.execute(ROLLED_SQL)
                 self._remove_replaced(connection)
-                for group, key, period in self._due(connection, time_ms):
+                for due in self._due(connection, time_ms):
                     if self._stopped():
                         return
-                    yield self._roll(connection, group, key, period, time_ms)
+                    yield self._roll(connection, *due)
                 self._shrink(connection)
         except (apsw.Error, OSError, pa.ArrowException) as error:
             raise StoreError(f"cannot roll the feature store {self._store}: {error}") from error
@@ -106,8 +107,11 @@ class Roll:
 
     def _due(
         self, connection: apsw.Connection, time_ms: int
-    ) -> Iterator[tuple[FeatureGroup, tuple[str, ...], Period]]:
-        """The series and periods with rows before a time, of all versions."""
+    ) -> Iterator[tuple[FeatureGroup, tuple[str, ...], Period, int]]:
+        """The series and periods with rows before a time, of all versions, and that time for the series.
+
+        The newest row of a series stays, so that what holds now is found without opening a file.
+        """
         versions = [group for found in load_versions(connection).values() for group in found]
         for group in versions:
             if not table_columns(connection, group.table):
@@ -116,11 +120,14 @@ class Roll:
             sql = f"SELECT {names} FROM {quoted(group.table + '_online')}"  # noqa: S608
             keys: Any = connection.execute(sql).fetchall()
             for key in keys:
-                begin_ms = 0
+                newest = connection.execute(as_of_sql(group, [group.event_time]), (*key, _EVER)).fetchone()
+                if newest is None:
+                    continue
+                begin_ms, end_ms = 0, min(time_ms, newest[0])
                 sql, _ = history_sql(group, [group.event_time], Span(0, 0), 1)
-                while first := connection.execute(sql, (*key, begin_ms, time_ms - 1, 1)).fetchone():
+                while first := connection.execute(sql, (*key, begin_ms, end_ms - 1, 1)).fetchone():
                     period = period_of(group, key, first[0])
-                    yield group, key, period
+                    yield group, key, period, end_ms
                     begin_ms = period.end_ms
 
     def _roll(
@@ -138,9 +145,12 @@ class Roll:
         newer = pa.Table.from_batches(to_batches(rows, schema), schema)
         known = rolled_files(connection, group, key, period.start_ms, period.end_ms - 1)
         whole = Span(period.start_ms, period.end_ms - 1)
-        older = read_files(self._folder, known, group, key, whole, group.names).select(group.names)
-        table = merged(group, newer, older.cast(schema)) if known else newer
-        if known and table.equals(older.cast(schema)):
+        older = schema.empty_table()
+        if known:
+            found = read_files(self._folder, known, group, key, whole, group.names)
+            older = conformed(found, group, group.names)
+        table = merged(group, newer, older)
+        if table.equals(older):
             # A kill came after the file counted and before all its rows were deleted.
             path = self._folder / known[0].path
         else:
