@@ -88,11 +88,11 @@ def newest_row(
 ) -> tuple[Any, ...]:
     """The newest row of one key in any of the versions of a group, with the columns of `group`."""
     best: tuple[Any, ...] | None = None
-    order = [group.index(name) for name in group.order]
+    order = [group.index(name) for name in group.order] if len(versions) > 1 else []
     for version in versions:
-        names = ", ".join(quoted(n) if n in version.names else f"NULL AS {quoted(n)}" for n in group.names)
+        columns = "*" if version is group else _columns_of(version, group)
         row: Any = connection.execute(
-            f"SELECT {names} FROM {quoted(version.table + '_online')} WHERE {_where_key(group)}",  # noqa: S608
+            f"SELECT {columns} FROM {quoted(version.table + '_online')} WHERE {_where_key(group)}",  # noqa: S608
             tuple(key),
         ).fetchone()
         # Of equals the newer version's, which come first.
@@ -100,6 +100,12 @@ def newest_row(
             best = row
     assert best is not None
     return best
+
+
+def _columns_of(version: FeatureGroup, group: FeatureGroup) -> str:
+    """The columns of `group` in a table of another version, null where it has none."""
+    known = {*version.names}
+    return ", ".join(quoted(n) if n in known else f"NULL AS {quoted(n)}" for n in group.names)
 
 
 def as_of_sql(group: FeatureGroup, names: Sequence[str]) -> str:
