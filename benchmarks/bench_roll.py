@@ -17,7 +17,7 @@ import apsw
 from services.common.timeframes import DAY_MS, FIXED_MS
 from services.features.groups import GROUPS, TA
 from services.features.stores.sqlite import SqliteStore
-from services.features.stores.sqlite_roll import compact
+from services.features.stores.sqlite_shrink import compact
 from tests.features.rows import T0, ta_row, tuples
 
 YEAR_ROWS = {**{name: 365 * DAY_MS // length for name, length in FIXED_MS.items()}, "1M": 12}

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from services.common.errors import QueryError, ServiceError
 from services.features.query import store_path
 from services.features.retention import before_ms
-from services.features.stores.sqlite_roll import Roll, compact
+from services.features.stores.sqlite_roll import Roll
 from services.features.stores.sqlite_rolled import rolled_folder
+from services.features.stores.sqlite_shrink import can_shrink, compact
 
 
 def _now_ms() -> int:
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rolls = [*Roll(path, clock_ms=_now_ms).before(before_ms(_now_ms(), asked.days))]
         if asked.compact:
             compact(path)
+        hint = (
+            "" if can_shrink(path) else "; --compact (make roll compact=1) lets it shrink, once and for all"
+        )
     except ServiceError as error:
         sys.stderr.write(f"roll: {' '.join(str(error).split())}\n")
         return 1
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = sum(done.size_bytes for done in rolls)
     sys.stdout.write(
         f"{taken} rows into {len(rolls)} files of {size} bytes in {rolled_folder(path)}; "
-        f"{path} has {path.stat().st_size} bytes\n"
+        f"{path} has {path.stat().st_size} bytes{hint}\n"
     )
     return 0
 

@@ -7,7 +7,8 @@ had happened by then, and so had those of a correction, which only arrived late.
 `known_at_ms` by the times at which stories were *observed*, not published (`joins.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -106,13 +107,15 @@ def label_returns(
 def _checked(horizon: int | Sequence[int], label: str) -> list[int]:
     if label not in get_args(Label):
         raise QueryError(f"unknown label {str(label)[:40]!r}; known: {', '.join(get_args(Label))}")
-    horizons = [horizon] if isinstance(horizon, int) else list(dict.fromkeys(horizon))
+    horizons = list(dict.fromkeys(horizon)) if isinstance(horizon, Iterable) else [horizon]
     for places in horizons:
-        if isinstance(places, bool) or not 1 <= places <= MAX_HORIZON:
-            raise QueryError(f"horizon must be from 1 to {MAX_HORIZON} intervals, not {places}")
+        # numpy's integers have an index too, and texts have none.
+        whole = hasattr(places, "__index__") and not isinstance(places, bool)
+        if not whole or not 1 <= places <= MAX_HORIZON:
+            raise QueryError(f"horizon must be from 1 to {MAX_HORIZON} intervals, not {places!r}")
     if not horizons:
         raise QueryError("name at least one horizon")
-    return horizons
+    return [index(places) for places in horizons]
 
 
 def _label_values(label: Label, later: Values, close: Values) -> Values:

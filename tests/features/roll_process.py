@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.features.stores import sqlite_roll
+from services.features.stores import sqlite_roll, sqlite_rolled
 from services.features.stores.sqlite_roll import Roll
 from tests.features.rows import T0
 
@@ -28,7 +28,7 @@ def arm(point: str, number: int) -> None:
     """Die at the `number`-th call of what `point` means."""
     target, name = {
         "before_write": (Roll, "_write"),
-        "amid_write": (sqlite_roll, "_sync"),
+        "amid_write": (sqlite_rolled, "_sync"),
         "before_count": (Roll, "_let_count"),
         "in_transaction": (sqlite_roll, "key_text"),
         "before_delete": (Roll, "_delete"),

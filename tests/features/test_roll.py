@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from prometheus_client import generate_latest
 from services.common.errors import StoreError
 from services.common.metrics import Metrics
 from services.common.timeframes import DAY_MS
-from services.features import open_store, roll
+from services.features import export, open_store, roll
 from services.features.groups import NEWS_SIGNALS, SENTIMENT, TA
 from services.features.partitions import period_of
 from services.features.retention import Retention, before_ms
@@ -141,6 +143,31 @@ def test_the_file_shrinks(path: Path) -> None:
     assert path.stat().st_size < size / 5
     with open_store(path) as reader:
         assert reader.history("BTC/USD", "1m").num_rows == 4_000
+
+
+def test_a_store_of_before_shrinks_once_it_is_compact(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = apsw.Connection(str(path))
+    before.execute("CREATE TABLE t (a); DROP TABLE t")
+    before.close()
+    with make_store(path) as store:
+        store.write(TA, tuples(ta_row(i, rsi_14=i / 7) for i in range(2_000)))
+    size = path.stat().st_size
+    assert roll.main(["--store", str(path), "--days", "1"]) == 0
+    assert "make roll compact=1" in capsys.readouterr().out
+    assert path.stat().st_size >= size
+    assert roll.main(["--store", str(path), "--days", "1", "--compact"]) == 0
+    assert "compact" not in capsys.readouterr().out
+    assert path.stat().st_size < size / 3
+
+
+def test_an_export_of_a_rolled_store_is_that_of_an_unrolled_one(
+    days: SqliteStore, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "PAGE_ROWS", 7)
+    (plain,) = export.export(days, tmp_path / "plain")
+    roll_before(path, T0 + 60 * DAY_MS)
+    (rolled,) = export.export(days, tmp_path / "rolled")
+    assert pq.read_table(rolled.path).equals(pq.read_table(plain.path))
 
 
 def test_news_rolls_by_month_and_late_news_sees_the_news_before_it(store: SqliteStore, path: Path) -> None:

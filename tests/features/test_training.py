@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,9 @@ def test_the_label_is_the_log_return_that_followed(store: SqliteStore) -> None:
 
 def test_several_horizons_and_other_labels_stand_side_by_side(store: SqliteStore) -> None:
     write(store, list(range(6)))
-    table = store.training_set("BTC/USD", "1m", features=["rsi_14"], horizon=(1, 3), label="direction")
+    table = store.training_set(
+        "BTC/USD", "1m", features=["rsi_14"], horizon=np.array([1, 3]), label="direction"
+    )
     assert table.column_names[5:] == ["rsi_14", "label_direction_1", "label_direction_3"]
     assert table["label_direction_1"].to_pylist() == [1, -1, 1]
     assert table["label_direction_3"].to_pylist() == [1, 1, -1]
@@ -112,6 +115,9 @@ def test_a_training_set_of_an_empty_range_is_empty(store: SqliteStore) -> None:
         ({"horizon": 10**9}, "horizon"),
         ({"horizon": [1, 0]}, "horizon"),
         ({"horizon": []}, "horizon"),
+        ({"horizon": "12"}, "horizon"),
+        ({"horizon": 1.5}, "horizon"),
+        ({"horizon": True}, "horizon"),
         ({"label": "sharpe"}, "known: log_return, return, direction"),
     ],
 )

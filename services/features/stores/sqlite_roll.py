@@ -12,7 +12,6 @@ before the file's, and is in the file after the next roll.
 """
 
 import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import batched
@@ -21,13 +20,12 @@ from typing import Any, NamedTuple
 
 import apsw
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from services.common.errors import StoreError
 from services.features.arrow import arrow_schema, to_batches
 from services.features.groups import FeatureGroup
 from services.features.layers import conformed, merged
-from services.features.partitions import Period, key_folder, period_of
+from services.features.partitions import Period, period_of
 from services.features.stores.sqlite_connection import open_writer, pause_after, transaction
 from services.features.stores.sqlite_rolled import (
     ROLLED_SQL,
@@ -35,17 +33,17 @@ from services.features.stores.sqlite_rolled import (
     read_files,
     rolled_files,
     rolled_folder,
+    write_file,
 )
 from services.features.stores.sqlite_schema import load_versions, quoted, table_columns
 from services.features.stores.sqlite_select import Span, as_of_sql, history_sql
+from services.features.stores.sqlite_shrink import shrink
 
 #: Rows deleted in one transaction: about 5 ms in which others wait to write.
 DELETE_ROWS = 200
-#: Pages given back in one transaction.
-VACUUM_PAGES = 500
-_EVER = 2**62
 #: Readers that began before a file was replaced are done after this long.
 KEEP_REPLACED_MS = 3_600_000
+_EVER = 2**62
 
 
 class RolledPeriod(NamedTuple):
@@ -81,7 +79,7 @@ class Roll:
                     if self._stopped():
                         return
                     yield self._roll(connection, *due)
-                self._shrink(connection)
+                shrink(connection, self._stopped)
         except (apsw.Error, OSError, pa.ArrowException) as error:
             raise StoreError(f"cannot roll the feature store {self._store}: {error}") from error
 
@@ -160,24 +158,7 @@ class Roll:
         return RolledPeriod(path, table.num_rows, path.stat().st_size, len(rows))
 
     def _write(self, table: pa.Table, group: FeatureGroup, key: tuple[str, ...], period: Period) -> Path:
-        """A new file with the rows, on the disk when this returns."""
-        folder = self._folder / group.table / key_folder(group.key, key)
-        folder.mkdir(parents=True, exist_ok=True)
-        number = self._clock_ms()
-        while (path := folder / f"{period.name}.{number}.parquet").exists():
-            number += 1
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        inside = table.drop_columns(list(group.key))
-        # Prices and indicators hardly repeat; with dictionaries the files are a third larger.
-        texts: Any = [field.name for field in inside.schema if pa.types.is_string(field.type)]
-        pq.write_table(inside, unfinished, compression="zstd", use_dictionary=texts)
-        _sync(unfinished)
-        unfinished.replace(path)
-        for parent in (folder, *folder.parents):
-            _sync(parent)
-            if parent == self._folder.parent:
-                break
-        return path
+        return write_file(self._folder, table, group, key, period, self._clock_ms())
 
     def _let_count(
         self,
@@ -220,15 +201,6 @@ class Roll:
             with pause_after(), transaction(connection):
                 connection.executemany(sql, [[row[i] for i in order] for row in some])
 
-    def _shrink(self, connection: apsw.Connection) -> None:
-        """Give the free pages back, where the file was made so that it can; see `sqlite_connection`."""
-        if not connection.pragma("auto_vacuum"):
-            return
-        while connection.pragma("freelist_count") and not self._stopped():
-            with pause_after():
-                connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-
     def _remove_replaced(self, connection: apsw.Connection) -> None:
         """Delete files that were replaced, or written and never counted, long enough ago."""
         limit_ms = self._clock_ms() - KEEP_REPLACED_MS
@@ -244,27 +216,3 @@ class Roll:
                 path.unlink()
         with transaction(connection):
             connection.execute("DELETE FROM rolled_files WHERE replaced_at_ms < ?", (limit_ms,))
-
-
-def compact(store: Path) -> None:
-    """Rewrite a file that was made without the means to shrink, so that it can from now on.
-
-    Nobody can write meanwhile, which takes some seconds a gigabyte. Raises `StoreError`.
-    """
-    connection = open_writer(store, "full")
-    try:
-        connection.pragma("auto_vacuum", "INCREMENTAL")
-        connection.execute("VACUUM")
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    except apsw.Error as error:
-        raise StoreError(f"cannot compact the feature store {store}: {error}") from error
-    finally:
-        connection.close()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,17 +6,20 @@ another name, and the one that it replaces stays for readers that began before.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from services.common.errors import StoreError
 from services.features.arrow import arrow_schema
 from services.features.groups import FeatureGroup
+from services.features.partitions import Period, key_folder
 from services.features.stores.sqlite_select import Span
 
 ROLLED_SQL = """
@@ -108,3 +111,33 @@ def _needed(files: Sequence[RolledFile], span: Span) -> list[RolledFile]:
         if span.start_ms < file.first_ms and file.last_ms <= span.end_ms:
             sure += file.rows
     return needed[::-1] if span.newest else needed
+
+
+def write_file(
+    folder: Path, table: pa.Table, group: FeatureGroup, key: Sequence[str], period: Period, number: int
+) -> Path:
+    """A new file with rows of one key and period, on the disk when this returns."""
+    inside = folder / group.table / key_folder(group.key, key)
+    inside.mkdir(parents=True, exist_ok=True)
+    while (path := inside / f"{period.name}.{number}.parquet").exists():
+        number += 1
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    rows = table.drop_columns(list(group.key))
+    # Prices and indicators hardly repeat; with dictionaries the files are a third larger.
+    texts: Any = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+    pq.write_table(rows, unfinished, compression="zstd", use_dictionary=texts)
+    _sync(unfinished)
+    unfinished.replace(path)
+    for parent in (inside, *inside.parents):
+        _sync(parent)
+        if parent == folder.parent:
+            break
+    return path
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
