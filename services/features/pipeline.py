@@ -78,7 +78,8 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
     stream.on_tick(catch_up)
     retention = None
     if settings.keep_days:
-        if not isinstance(store, SqliteStore):
+        # Not for a store that keeps a file of its kind for purposes of its own either.
+        if type(store) is not SqliteStore:
             raise SettingsError(f"FEATURES_KEEP_DAYS is for the SQLite store, not for {settings.store}")
         retention = Retention(settings.store_path, settings.keep_days, context.metrics, now_ms)
         stream.on_tick(retention.check)

@@ -1,6 +1,7 @@
 """Old rows in Parquet: which ones, how corrections reach them, and that no answer changes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from services.features.partitions import period_of
 from services.features.retention import Retention, before_ms
 from services.features.sentiment import SentimentWriter
 from services.features.stores.sqlite import SqliteStore
+from services.features.stores.sqlite_migrate import migrate
 from services.features.stores.sqlite_reader import SqliteReader
 from services.features.stores.sqlite_roll import Roll, RolledPeriod
 from services.features.stores.sqlite_rolled import rolled_folder
@@ -216,6 +218,15 @@ def test_a_missing_file_is_one_clear_error_and_not_missing_rows(days: SqliteStor
     done.path.unlink()
     with pytest.raises(StoreError, match="belongs to the store beside it"):
         days.history("BTC/USD", "1d")
+
+
+def test_rows_that_something_hangs_on_are_not_moved(days: SqliteStore, path: Path) -> None:
+    days.ensure_group(replace(TA, version=2))
+    days._writer.execute("CREATE TRIGGER t AFTER INSERT ON ta_1 BEGIN SELECT 1; END")
+    for move in (lambda: roll_before(path, LATER), lambda: [*migrate(path)]):
+        with pytest.raises(StoreError, match="working copy of another store"):
+            move()
+    assert in_sqlite(days, "ta_1") == 100
 
 
 def test_two_rolls_at_once_are_one_and_an_error(days: SqliteStore, path: Path) -> None:

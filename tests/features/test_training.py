@@ -34,7 +34,7 @@ def test_the_label_is_the_log_return_that_followed(store: SqliteStore) -> None:
 def test_several_horizons_and_other_labels_stand_side_by_side(store: SqliteStore) -> None:
     write(store, list(range(6)))
     table = store.training_set(
-        "BTC/USD", "1m", features=["rsi_14"], horizon=np.array([1, 3]), label="direction"
+        "BTC/USD", "1m", features=["rsi_14"], horizon=[*np.array([1, 3])], label="direction"
     )
     assert table.column_names[5:] == ["rsi_14", "label_direction_1", "label_direction_3"]
     assert table["label_direction_1"].to_pylist() == [1, -1, 1]

@@ -17,7 +17,7 @@ from services.features.groups import FeatureGroup
 from services.features.stores.sqlite_connection import open_writer, pause_after, transaction
 from services.features.stores.sqlite_layers import Catalog
 from services.features.stores.sqlite_rolled import TABLE, read_files, rolled_files, rolled_folder
-from services.features.stores.sqlite_schema import quoted, table_columns, upsert_sql
+from services.features.stores.sqlite_schema import check_moveable, quoted, table_columns, upsert_sql
 from services.features.stores.sqlite_select import Span, history_sql
 
 #: Rows moved in one transaction.
@@ -47,6 +47,7 @@ def migrate(store: Path) -> Iterator[Moved]:
             versions = [newest, *catalog.earlier[name]]
             for place, earlier in enumerate(versions[1:], 1):
                 if earlier.table in catalog.tables:
+                    check_moveable(connection, earlier, store)
                     rows = _Move(connection, rolled_folder(store), earlier, versions[:place]).run()
                     yield Moved(earlier.table, newest.table, rows)
     except apsw.Error as error:

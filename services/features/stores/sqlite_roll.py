@@ -35,7 +35,7 @@ from services.features.stores.sqlite_rolled import (
     rolled_folder,
     write_file,
 )
-from services.features.stores.sqlite_schema import load_versions, quoted, table_columns
+from services.features.stores.sqlite_schema import check_moveable, load_versions, quoted, table_columns
 from services.features.stores.sqlite_select import Span, as_of_sql, history_sql
 from services.features.stores.sqlite_shrink import shrink
 
@@ -114,6 +114,7 @@ class Roll:
         for group in versions:
             if not table_columns(connection, group.table):
                 continue
+            check_moveable(connection, group, self._store)
             names = ", ".join(quoted(name) for name in group.key)
             sql = f"SELECT {names} FROM {quoted(group.table + '_online')}"  # noqa: S608
             keys: Any = connection.execute(sql).fetchall()

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from services.common.columns import Column
-from services.common.errors import SchemaMismatchError
+from services.common.errors import SchemaMismatchError, StoreError
 from services.features.groups import INGESTED, FeatureGroup
 
 SQL_TYPES = {"text": "TEXT", "int": "INTEGER", "float": "REAL", "bool": "INTEGER"}
@@ -125,6 +125,17 @@ def check_tables(connection: apsw.Connection, group: FeatureGroup, path: str) ->
             + "\n".join(f"  {line}" for line in differences)
             + f"\n  table:    {', '.join(line.split()[0] for line in found) or 'missing'}"
             + f"\n  registry: {', '.join(group.names)}"
+        )
+
+
+def check_moveable(connection: apsw.Connection, group: FeatureGroup, path: object) -> None:
+    """Raises `StoreError` when something hangs on the rows of a group, which must not miss that they go."""
+    sql = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?"
+    triggers: list[Any] = connection.execute(sql, (group.table,)).fetchall()
+    if triggers:
+        raise StoreError(
+            f"{path} is the working copy of another store, which looks after its old rows itself "
+            f"(trigger {triggers[0][0]} on {group.table})"
         )
 
 
