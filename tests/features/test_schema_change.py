@@ -1,6 +1,7 @@
 """An indicator is added: what a new service makes of an old store, and what is asked of both versions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from services.features import migrate as command
 from services.features.groups import NEWS_SIGNALS, SENTIMENT, TA, FeatureGroup
 from services.features.layers import readable_as
 from services.features.sentiment import SentimentWriter
+from services.features.stores import sqlite_migrate
 from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_migrate import migrate
 from services.features.stores.sqlite_reader import SqliteReader
@@ -198,3 +200,36 @@ def test_rolled_or_not_migrated_or_not_every_version_answers_the_same(
         assert ask() == expected
         list(Roll(path, clock_ms=lambda: now + 1).before(LATER))
         assert ask() == expected
+
+
+def test_between_any_two_steps_of_a_migration_the_answers_are_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_migrate, "MOVE_ROWS", 7)
+    with make_store(path) as store:
+        store.write(TA, tuples(ta_row(i, close=100.0 + i) for i in range(60)))
+        store.ensure_group(SECOND)
+        store.write(SECOND, second([ta_row(i, close=200.0 + i) for i in range(20, 70, 2)], 0.5))
+        list(Roll(path, clock_ms=lambda: LATER).before(T0 + 30 * MINUTE))
+        expected = store.history("BTC/USD", "1m")
+        latest = store.latest_all()
+        asked = 0
+
+        @contextmanager
+        def between() -> Iterator[None]:
+            nonlocal asked
+            yield
+            with SqliteReader(path) as reader:
+                assert reader.history("BTC/USD", "1m").equals(expected)
+                assert reader.latest_all() == latest
+            asked += 1
+            if asked == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(sqlite_migrate, "pause_after", between)
+        with pytest.raises(KeyboardInterrupt):
+            list(migrate(path))
+        # It goes on where it was.
+        assert [*migrate(path)] == [("ta_1", "ta_2", 60 - 30 + 1 - 21)]
+        assert asked == 3 + 2
+        assert store.history("BTC/USD", "1m").equals(expected)
