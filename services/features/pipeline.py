@@ -48,12 +48,19 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
         logger.warning("/features is open to whoever reaches {}: set FEATURES_API_KEY", settings.http_host)
     stream = Stream(settings, context, ("ta", "news_signals"))
     context.health.require("store", "not open")
-    store = open_for_writing(settings.store, settings.store_path, settings.store_synchronous)
+    store = open_for_writing(settings.store, settings.store_path, settings.store_synchronous, settings)
     for group in GROUPS.values():
         store.ensure_group(group)
     context.health.require("store", None)
     measures = Measures(context.metrics, context.health)
     sentiment = SentimentWriter(store, now_ms)
+
+    def flush() -> None:
+        try:
+            store.flush()
+        except StoreError as error:
+            measures.failed(error)
+            raise
 
     def catch_up() -> None:
         try:
@@ -61,17 +68,20 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
         except StoreError as error:
             measures.failed(error)
             raise
+        # No message brings a commit for these rows, and a remote store has yet to get them.
+        flush()
 
     # A candle's row must not be there before the sentiment of its end is.
     ta_step = FeaturesStep(
         TA, TaRow, store, context.metrics, context.health, measures=measures, before=sentiment.catch_up
     )
-    stream.add_step("ta", ta_step, stateful=False, flush=store.flush)
-    stream.add_step("news_signals", NewsStep(sentiment, measures, now_ms), stateful=False, flush=store.flush)
+    stream.add_step("ta", ta_step, stateful=False, flush=flush)
+    stream.add_step("news_signals", NewsStep(sentiment, measures, now_ms), stateful=False, flush=flush)
     stream.on_tick(catch_up)
 
     def reader() -> Reader:
-        return open_for_reading(settings.store, settings.store_path)
+        # Whatever the store, this file has all that the service writes, and at once.
+        return open_for_reading("sqlite", settings.store_path)
 
     context.routers.append(
         build_router(
