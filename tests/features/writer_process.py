@@ -8,15 +8,14 @@ import sys
 from pathlib import Path
 
 from services.features.groups import TA
+from services.features.stores.contract import Store
 from services.features.stores.sqlite import SqliteStore
 from tests.features.rows import ta_row, tuples
 
 BATCH = 20
 
 
-def main() -> None:
-    store = SqliteStore(Path(sys.argv[1]))
-    store.ensure_group(TA)
+def write_without_end(store: Store, *, flush: bool = True) -> None:
     template = tuples([ta_row(0)])[0]
     start, end, close = (TA.index(name) for name in ("start_ms", "end_ms", "close"))
     batch = 0
@@ -29,9 +28,18 @@ def main() -> None:
             row[close] = float(batch + 1)
             rows.append(tuple(row))
         store.write(TA, rows)
+        if flush:
+            store.flush()
         batch += 1
         sys.stdout.write(f"{batch}\n")
         sys.stdout.flush()
+
+
+def main() -> None:
+    store = SqliteStore(Path(sys.argv[1]))
+    store.ensure_group(TA)
+    # What a kill must not lose is lost by none without a flush either.
+    write_without_end(store, flush=False)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,8 @@ class Stub:
             "type": "streamFeatureGroupDTO",
             "featurestoreId": STORE_ID,
             "featurestoreName": STORE["featurestoreName"],
-            "onlineTopicName": f"{PROJECT_ID}_{number}_{name}_{version}_onlinefs",
+            # The broker outlives this server, and the next one begins without rows.
+            "onlineTopicName": f"{PROJECT_ID}_{self.port}_{number}_{name}_{version}_onlinefs",
             "created": "2026-01-01T00:00:00Z",
             "creator": {"username": "tester"},
             "location": "hopsfs://stub",
