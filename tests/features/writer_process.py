@@ -5,6 +5,7 @@ random order of timeframes; a line is printed when a batch is in the store.
 """
 
 import sys
+import time
 from pathlib import Path
 
 from services.features.groups import TA
@@ -15,7 +16,8 @@ from tests.features.rows import ta_row, tuples
 BATCH = 20
 
 
-def write_without_end(store: Store, *, flush: bool = True) -> None:
+def write_without_end(store: Store, *, flush: bool, pause_s: float = 0.0) -> None:
+    """Write batches, with a pause after each where readers are slower than the writer."""
     template = tuples([ta_row(0)])[0]
     start, end, close = (TA.index(name) for name in ("start_ms", "end_ms", "close"))
     batch = 0
@@ -33,6 +35,7 @@ def write_without_end(store: Store, *, flush: bool = True) -> None:
         batch += 1
         sys.stdout.write(f"{batch}\n")
         sys.stdout.flush()
+        time.sleep(pause_s)
 
 
 def main() -> None:

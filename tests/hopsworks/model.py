@@ -35,8 +35,14 @@ def read_topic(stub: Stub, group: FeatureGroup) -> list[Record]:
     topic = stub.topic(group.name, group.version)
     schema: Any = fastavro.parse_schema(stub.schema(group.name, group.version))
     consumer = Consumer(
-        {"bootstrap.servers": stub.brokers, "group.id": "model", "enable.auto.commit": False, "log_level": 0}
-        | {"enable.partition.eof": True}
+        {
+            "bootstrap.servers": stub.brokers,
+            "group.id": "model",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            # The embedded broker waits that long also when it has something to give.
+            "fetch.wait.max.ms": 50,
+        }
     )
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
@@ -44,8 +50,8 @@ def read_topic(stub: Stub, group: FeatureGroup) -> list[Record]:
         while True:
             message = consumer.poll(20)
             assert message is not None, f"the broker does not answer for {topic}"
-            if message.error():
-                assert message.error().name() == "_PARTITION_EOF", message.error()
+            if (error := message.error()) is not None:
+                assert error.name() == "_PARTITION_EOF", error
                 return records
             row: Any = fastavro.schemaless_reader(io.BytesIO(message.value() or b""), schema, schema)
             headers: Any = dict(message.headers() or [])

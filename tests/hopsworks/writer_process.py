@@ -13,7 +13,7 @@ def main() -> None:
     settings = FeaturesSettings.load()
     store = HopsworksStore(settings.store_path, settings=settings)
     store.ensure_group(TA)
-    write_without_end(store)
+    write_without_end(store, flush=True, pause_s=0.2)
 
 
 if __name__ == "__main__":

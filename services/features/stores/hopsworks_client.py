@@ -28,10 +28,13 @@ class RemoteGroup:
     def __init__(self, group: Any, settings: HopsworksSettings) -> None:
         self._group = group
         self._settings = settings
-        timeout_ms = int(settings.hopsworks_timeout_s * 1000)
         self._options = _WRITE_OPTIONS | {
-            # Idempotence keeps the rows of a key in order also when a delivery is tried again.
-            "kafka_producer_config": {"enable.idempotence": True, "message.timeout.ms": timeout_ms}
+            "kafka_producer_config": {
+                "message.timeout.ms": int(settings.hopsworks_timeout_s * 1000),
+                # Keeps the rows of a key in order when a delivery is tried again, as idempotence would; but
+                # that makes every new producer, which is one a commit, wait for a second.
+                "max.in.flight.requests.per.connection": 1,
+            }
         }
 
     def insert(self, frame: Any) -> None:
