@@ -64,8 +64,9 @@ def open_groups(settings: FeaturesSettings) -> HopsworksStore:
 
 @pytest.fixture
 def store(settings: FeaturesSettings) -> Iterator[HopsworksStore]:
-    with open_groups(settings) as opened:
-        yield opened
+    opened = open_groups(settings)
+    yield opened
+    opened.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,6 @@ copy (`hopsworks_outbox.py`) and goes after the next start.
 import fcntl
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +55,13 @@ class HopsworksStore(SqliteStore):
         self._fresh: dict[str, int] = {}
         self._failed = False
         self._pruned_ms: int | None = None
-        self._lock = _locked(path)
+        lock = _locked(path)
+        self._lock: int | None = lock
         try:
             super().__init__(path, synchronous=synchronous, clock_ms=clock_ms)
             self._remote = connect(settings, settings.state_dir / "hopsworks")
         except BaseException:
-            os.close(self._lock)
+            os.close(lock)
             raise
 
     def ensure_group(self, group: FeatureGroup) -> None:
@@ -131,14 +131,16 @@ class HopsworksStore(SqliteStore):
 
     def close(self) -> None:
         """Deliver what waits, unless that failed already, and close."""
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        if self._failed:
+            # What failed now goes after the next start; here it would only fail once more.
+            self._remotes.clear()
         try:
-            if self._failed:
-                # What failed now goes after the next start; here it would only fail once more.
-                self._remotes.clear()
             super().close()
         finally:
-            with suppress(OSError):
-                os.close(self._lock)
+            os.close(lock)
 
 
 def _locked(path: Path) -> int:
