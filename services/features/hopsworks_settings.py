@@ -34,10 +34,11 @@ class HopsworksSettings(ServiceSettings):
         le=25,
         description="How long one answer of Hopsworks, or a delivery to its Kafka, may take",
     )
-    hopsworks_materialize_cron: str | None = Field(
+    hopsworks_materialize_cron: str = Field(
         "0 7 * ? * * *",
         min_length=1,
-        description="When Hopsworks takes rows into the offline store (Quartz cron, UTC, seconds 0)",
+        description="When Hopsworks takes rows into the offline store (Quartz cron, UTC, seconds 0); "
+        "off leaves its schedules alone",
     )
     hopsworks_keep_days: int = Field(
         30, ge=3, le=36_500, description="How long the working copy keeps rows that Hopsworks has"

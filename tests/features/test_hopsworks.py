@@ -20,6 +20,7 @@ from services.features.arrow import arrow_schema
 from services.features.groups import SENTIMENT, TA, FeatureGroup
 from services.features.sentiment import SentimentWriter
 from services.features.settings import FeaturesSettings
+from services.features.stores import open_for_reading
 from services.features.stores.contract import Reader
 from services.features.stores.hopsworks_reader import HopsworksReader
 from services.features.stores.hopsworks_tables import HopsworksTables
@@ -76,6 +77,11 @@ def test_without_the_client_the_error_names_the_extra(
         open_store()
     with pytest.raises(StoreError, match="install the extra `hopsworks`"):
         open_store("hopsworks://")
+
+
+def test_a_command_that_takes_a_file_says_so() -> None:
+    with pytest.raises(StoreError, match="hopsworks is no file"):
+        open_for_reading("hopsworks", Path())
 
 
 def test_the_features_service_loads_no_hopsworks_until_it_is_chosen() -> None:

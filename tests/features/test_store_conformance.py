@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.features.groups import FeatureGroup
+from services.features.stores import REGISTRY
 from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_reader import SqliteReader
 from tests.features.rows import make_store
@@ -34,6 +35,13 @@ class SqliteSubject:
 
     def writer(self) -> tuple[list[str], dict[str, str]]:
         return [sys.executable, "-m", "tests.features.writer_process", str(self._path)], {**os.environ}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_store_of_the_registry_is_held_to_the_suite(name: str) -> None:
+    suites = Path(__file__).parents[1].glob("*/test_*conformance.py")
+    classes = f"class Test{name.capitalize()}(StoreConformance)"
+    assert [file for file in suites if classes in file.read_text()]
 
 
 class TestSqlite(StoreConformance):

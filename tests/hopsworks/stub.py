@@ -119,6 +119,12 @@ class Stub:
             (f"(?:PUT|POST) {project}/jobs/([^/]+)/schedule/v2", lambda job: self._schedule(job, body)),
             (f"GET {store}/featureview/([a-z_]+)/version/([0-9]+)", self._view),
             (f"GET {store}/featureview/[a-z_]+/version/[0-9]+/preparedstatement", lambda: {"count": 0}),
+            (
+                f"POST {store}/featureview/([a-z_]+)/version/([0-9]+)/query/batch",
+                lambda name, version: self.views[name, int(version)]["query"] | {"filter": body},
+            ),
+            (f"PUT {project}/featurestores/query", self._construct),
+            (f"GET {store}/storageconnectors/onlinefeaturestore", self._online_connector),
             (f"POST {store}/featureview", lambda: self._make_view(body)),
         ]
         for pattern, make in routes:
@@ -176,6 +182,19 @@ class Stub:
             "sslEndpointIdentificationAlgorithm": "",
             "externalKafka": True,
             "options": [],
+        }
+
+    def _construct(self) -> Any:
+        return {"query": "", "queryOnline": "", "onDemandFeatureGroups": [], "hudiCachedFeatureGroups": []}
+
+    def _online_connector(self) -> Any:
+        return {
+            "id": 2,
+            "name": "onlinefeaturestore",
+            "storageConnectorType": "JDBC",
+            "featurestoreId": STORE_ID,
+            "connectionString": "jdbc:mysql://127.0.0.1:3306/crypto",
+            "arguments": [],
         }
 
     def _subject(self, name: str, version: str) -> Any:

@@ -32,7 +32,13 @@ def open_for_reading(name: str, path: Path, settings: HopsworksSettings | None =
 
 
 def _where(name: str, settings: HopsworksSettings | None) -> dict[str, Any]:
-    return {"settings": settings} if name in REMOTE else {}
+    if name not in REMOTE:
+        return {}
+    if settings is None:
+        raise StoreError(
+            f"{name} is no file; read it with `open_store`, or name the file of its working copy"
+        )
+    return {"settings": settings}
 
 
 def _choose[T](registry: Mapping[str, T], name: str) -> T:

@@ -71,7 +71,7 @@ class HopsworksStore(SqliteStore):
             self._outboxes[group.table] = group, Outbox(self._writer, group)
         remote = self._remotes[group.table] = self._remote.group(group)
         self._handed[group.table] = self._fresh[group.table] = 0
-        if (cron := self._settings.hopsworks_materialize_cron) is not None:
+        if (cron := self._settings.hopsworks_materialize_cron) != "off":
             remote.schedule(cron)
         if {TA.table, SENTIMENT.table} <= self._remotes.keys():
             self._remote.view()

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
+
 from services.common.errors import StoreError
 from services.features.hopsworks_settings import HopsworksSettings
 
@@ -44,6 +46,7 @@ def _reason(error: BaseException, settings: HopsworksSettings) -> str | None:
     from hopsworks_common.client.exceptions import FeatureStoreException, RestAPIError
     from requests import RequestException, Timeout
     from requests.exceptions import SSLError
+    from sqlalchemy.exc import SQLAlchemyError
 
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
@@ -65,6 +68,12 @@ def _reason(error: BaseException, settings: HopsworksSettings) -> str | None:
             return f"has a Kafka that did not take the rows ({detail}); the working copy keeps them"
         if isinstance(found, RequestException):
             return "cannot be reached; check FEATURES_HOPSWORKS_HOST and _PORT, and the network"
+        if isinstance(found, SQLAlchemyError):
+            return "does not answer through its online database; is that reachable from here?"
+        if isinstance(found, pa.ArrowException):
+            return "does not answer through its query service; is port 5005 reachable from here?"
+    if isinstance(error, ValueError) and "Hive" in str(error):
+        return "does not offer this client its query service, which offline reads take; enable it there"
     if isinstance(error, FeatureStoreException):
         return f"or its client refused it: {str(error)[:MAX_ANSWER_CHARS]}"
     if isinstance(error, OSError):

@@ -1,7 +1,7 @@
 """Reading the tables of Hopsworks through its client: newest rows online, closed rows offline, joined rows.
 
-What the client itself asks of a cluster (its query service for offline reads, its database for online ones)
-was not run against one.
+What the client asks of a cluster is held to a stub; the cluster's answers (of its query service offline, of
+its database online) are not: none was within reach.
 """
 
 from collections.abc import Sequence
@@ -54,9 +54,8 @@ class HopsworksTables:
         """Rows of the feature view: `ta` with the sentiment of its end, as Hopsworks joins them."""
         with problems(self._settings, f"read feature view {VIEW}"):
             conditions = conditions_of(self._group(TA), TA, wanted, start_ms, end_ms)
-            frame = self._remote.view().get_batch_data(
-                primary_key=True, event_time=True, extra_filter=conditions, dataframe_type="pandas"
-            )
+            # Keys and times are features of the view; asked for as keys they would come a second time.
+            frame = self._remote.view().get_batch_data(extra_filter=conditions, dataframe_type="pandas")
         # Before a coin's first signal nothing joins, so there even a count may be null.
         columns = {column.name: replace(column, nullable=True) for column in SENTIMENT.columns}
         columns |= {column.name: column for column in TA.stored}
