@@ -28,6 +28,7 @@ class HopsworksSettings(ServiceSettings):
     hopsworks_ca_file: Path | None = Field(
         None, description="File with the CA of its certificate; the usual authorities if unset"
     )
+    # The main loop waits that long, and is taken for dead after 30 s.
     hopsworks_timeout_s: float = Field(
         10.0,
         gt=0,

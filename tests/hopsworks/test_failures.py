@@ -18,8 +18,10 @@ from services.common.broker import EmbeddedBroker
 from services.common.errors import StoreError
 from services.features.groups import TA
 from services.features.settings import FeaturesSettings
+from services.features.stores import hopsworks
 from services.features.stores.hopsworks import HopsworksStore
-from tests.features.rows import ta_row, tuples
+from services.features.stores.hopsworks_client import RemoteGroup
+from tests.features.rows import make_store, ta_row, tuples
 from tests.hopsworks import deadly_process
 from tests.hopsworks.certificates import make_certificates
 from tests.hopsworks.conftest import environment, open_groups
@@ -192,6 +194,56 @@ def test_rows_of_a_store_that_was_closed_while_hopsworks_was_away_go_after_the_n
     with open_groups(settings) as store:
         store.flush()
     assert len(Model(TA, read_topic(stub, TA)).offline) == 1
+
+
+def test_rows_that_were_lost_on_the_way_before_a_failure_go_again_with_the_others(
+    settings: FeaturesSettings, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hopsworks, "SEND_ROWS", 10)
+    insert, frames = RemoteGroup.insert, 0
+
+    def lose_then_fail(group: RemoteGroup, frame: Any) -> None:
+        nonlocal frames
+        frames += 1
+        if frames == 2:
+            # As the client does when it hears of the first frame's fate.
+            raise StoreError("not delivered")
+        if frames > 2:
+            insert(group, frame)
+
+    monkeypatch.setattr(RemoteGroup, "insert", lose_then_fail)
+    with open_groups(settings) as store:
+        with pytest.raises(StoreError, match="not delivered"):
+            store.write(TA, tuples(ta_row(i) for i in range(25)))
+        store.flush()
+    assert len(Model(TA, read_topic(stub, TA)).offline) == 25
+
+
+def test_a_backlog_that_fails_in_its_midst_goes_on_where_it_was(
+    settings: FeaturesSettings, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hopsworks, "SEND_ROWS", 10)
+    monkeypatch.setattr(hopsworks, "DELIVER_ROWS", 20)
+    with make_store(settings.store_path) as sqlite:
+        sqlite.write(TA, tuples(ta_row(i) for i in range(50)))
+    insert, frames = RemoteGroup.insert, 0
+
+    def fail_once(group: RemoteGroup, frame: Any) -> None:
+        nonlocal frames
+        frames += 1
+        if frames == 4:
+            raise StoreError("broken off")
+        insert(group, frame)
+
+    monkeypatch.setattr(RemoteGroup, "insert", fail_once)
+    with open_groups(settings) as store:
+        _, outbox = store._outboxes[TA.table]
+        with pytest.raises(StoreError, match="broken off"):
+            store.flush()
+        assert outbox.waiting() == 30
+        store.flush()
+        assert outbox.waiting() == 0
+    assert len(Model(TA, read_topic(stub, TA)).offline) == 50
 
 
 def test_rows_wait_while_the_broker_is_away(

@@ -8,7 +8,8 @@ copy (`hopsworks_outbox.py`) and goes after the next start.
 
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from services.features.stores.sqlite_connection import Synchronous
 
 #: Rows of one frame. So many are sent while others come in, so that a commit waits for few.
 SEND_ROWS = 2_000
+#: After so many a backlog is waited for and forgotten, so that a kill in its midst repeats no more than that.
+DELIVER_ROWS = 20_000
 #: How often old rows leave the working copy.
 PRUNE_EVERY_MS = 3_600_000
 DAY_MS = 86_400_000
@@ -82,32 +85,37 @@ class HopsworksStore(SqliteStore):
         for group, rows in writes:
             self._fresh[group.table] += len(rows)
         if not self._writer.in_transaction:
-            for table, fresh in self._fresh.items():
-                if fresh >= SEND_ROWS:
-                    self._hand_over(table)
+            with self._sending():
+                for table, fresh in self._fresh.items():
+                    if fresh >= SEND_ROWS:
+                        self._hand_over(table)
 
     def flush(self) -> None:
         """Sync the working copy, and deliver to Hopsworks all that it has not got."""
         super().flush()
-        try:
+        with self._sending():
             for table in self._remotes:
                 self._hand_over(table)
             for table, remote in self._remotes.items():
-                remote.finalize()
-                with self.transaction():
-                    self._outboxes[table][1].forget(self._handed[table])
+                self._deliver(table, remote)
             self._prune()
+        self._failed = False
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             self._failed = True
-            # What was handed over is not known to have arrived.
+            # Nothing of what was handed over is known to have arrived, so all of it goes again.
             self._handed = dict.fromkeys(self._handed, 0)
             raise
-        self._failed = False
 
     def _hand_over(self, table: str) -> None:
         """Give the client all that waits, in frames of `SEND_ROWS` rows."""
         group, outbox = self._outboxes[table]
         self._fresh[table] = 0
+        handed = 0
         while True:
             try:
                 last, rows = outbox.rows(self._handed[table], SEND_ROWS)
@@ -117,6 +125,16 @@ class HopsworksStore(SqliteStore):
                 return
             self._remotes[table].insert(frame_of(group, rows))
             self._handed[table] = last
+            handed += len(rows)
+            if handed >= DELIVER_ROWS:
+                self._deliver(table, self._remotes[table])
+                handed = 0
+
+    def _deliver(self, table: str, remote: RemoteGroup) -> None:
+        """Wait until what was handed over has arrived, and forget it."""
+        remote.finalize()
+        with self.transaction():
+            self._outboxes[table][1].forget(self._handed[table])
 
     def _prune(self) -> None:
         now = self._clock_ms()
