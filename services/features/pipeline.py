@@ -4,7 +4,6 @@ from ipaddress import ip_address
 
 from loguru import logger
 
-from services.common.errors import StoreError
 from services.common.messages import TaRow
 from services.common.runner import Context
 from services.common.stream import Stream
@@ -54,22 +53,7 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
     context.health.require("store", None)
     measures = Measures(context.metrics, context.health)
     sentiment = SentimentWriter(store, now_ms)
-
-    def flush() -> None:
-        try:
-            store.flush()
-        except StoreError as error:
-            measures.failed(error)
-            raise
-
-    def catch_up() -> None:
-        try:
-            sentiment.catch_up()
-        except StoreError as error:
-            measures.failed(error)
-            raise
-        # No message brings a commit for these rows, and a remote store has yet to get them.
-        flush()
+    flush = measures.watched(store.flush)
 
     # A candle's row must not be there before the sentiment of its end is.
     ta_step = FeaturesStep(
@@ -77,7 +61,8 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
     )
     stream.add_step("ta", ta_step, stateful=False, flush=flush)
     stream.add_step("news_signals", NewsStep(sentiment, measures, now_ms), stateful=False, flush=flush)
-    stream.on_tick(catch_up)
+    # No message brings a commit for rows that time alone makes due, and a remote store has yet to get them.
+    stream.on_tick(measures.watched(sentiment.catch_up, store.flush))
 
     def reader() -> Reader:
         # Whatever the store, this file has all that the service writes, and at once.
