@@ -30,6 +30,10 @@ demo: install ## Run the whole job on this machine: [live=1] takes live Kraken u
 test: install ## Run the tests: [k=expression]
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(k),-k '$(k)')
 
+BACKFILL := exchange pairs since until source path store
+backfill: install ## Fill the store with history: pairs=BTC/USD since=2024-01-01 [until=…] [path=…] [source=rest|archive] [exchange=kraken] [store=FILE]
+	@$(PY) -m services.backfill.main $(foreach name,$(BACKFILL),$(if $($(name)),--$(name) '$($(name))'))
+
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
 query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [sql="SELECT …"] [store=FILE]
 	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(value sql),--sql "$$QUERY")
@@ -115,4 +119,4 @@ lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --extra features --extra hopsworks --group test-hopsworks --constraint requirements/hopsworks.txt pyproject.toml -o requirements/test-hopsworks.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test query serve export sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check test-hopsworks docs lock
+.PHONY: help install demo test backfill query serve export sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check test-hopsworks docs lock

@@ -101,6 +101,11 @@ def test_rows_reach_the_offline_store_by_a_schedule_and_not_by_a_job_an_insert(
     assert (before, after) == (1, 1)
 
 
+def test_schedules_are_left_alone_when_that_is_asked_for(settings: FeaturesSettings, stub: Stub) -> None:
+    open_groups(settings.model_copy(update={"hopsworks_materialize_cron": "off"})).close()
+    assert stub.schedules == {}
+
+
 def test_rows_go_without_counting_and_an_older_one_never_over_a_newer(
     store: HopsworksStore, stub: Stub
 ) -> None:
