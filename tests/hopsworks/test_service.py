@@ -117,6 +117,7 @@ def test_messages_become_rows_in_hopsworks_and_a_failure_ends_the_service_and_lo
         until(lambda: arrived(TA) == 21, process)
         process.send_signal(signals.SIGTERM)
         assert process.wait(20) == 0
+    assert [*(tmp_path / "state" / "hopsworks").glob("*")] == [], "certificates are for the running service"
     text = service.log()
     assert "Traceback" not in text
     for secret in (API_KEY, CERTIFICATE_PASSWORD, "SECRETPARTOFTHEKEY"):
