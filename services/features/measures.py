@@ -1,6 +1,7 @@
 """What is measured of writing to the store."""
 
 import time
+from collections.abc import Callable
 
 from services.common.errors import StoreError
 from services.common.health import Health
@@ -49,3 +50,16 @@ class Measures:
     def failed(self, error: StoreError) -> None:
         """A write failed. The process ends now and its offsets stay, so the rows come again."""
         self._health.require("store", str(error))
+
+    def watched(self, *acts: Callable[[], None]) -> Callable[[], None]:
+        """Does `acts` in turn; when the store fails at one the health knows."""
+
+        def act() -> None:
+            try:
+                for one in acts:
+                    one()
+            except StoreError as error:
+                self.failed(error)
+                raise
+
+        return act

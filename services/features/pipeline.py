@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 from loguru import logger
 
-from services.common.errors import SettingsError, StoreError
+from services.common.errors import SettingsError
 from services.common.messages import TaRow
 from services.common.runner import Context
 from services.common.stream import Stream
@@ -55,27 +55,22 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
         logger.warning("/features is open to whoever reaches {}: set FEATURES_API_KEY", settings.http_host)
     stream = Stream(settings, context, ("ta", "news_signals"))
     context.health.require("store", "not open")
-    store = open_for_writing(settings.store, settings.store_path, settings.store_synchronous)
+    store = open_for_writing(settings.store, settings.store_path, settings.store_synchronous, settings)
     for group in GROUPS.values():
         store.ensure_group(group)
     context.health.require("store", None)
     measures = Measures(context.metrics, context.health)
     sentiment = SentimentWriter(store, now_ms)
-
-    def catch_up() -> None:
-        try:
-            sentiment.catch_up()
-        except StoreError as error:
-            measures.failed(error)
-            raise
+    flush = measures.watched(store.flush)
 
     # A candle's row must not be there before the sentiment of its end is.
     ta_step = FeaturesStep(
         TA, TaRow, store, context.metrics, context.health, measures=measures, before=sentiment.catch_up
     )
-    stream.add_step("ta", ta_step, stateful=False, flush=store.flush)
-    stream.add_step("news_signals", NewsStep(sentiment, measures, now_ms), stateful=False, flush=store.flush)
-    stream.on_tick(catch_up)
+    stream.add_step("ta", ta_step, stateful=False, flush=flush)
+    stream.add_step("news_signals", NewsStep(sentiment, measures, now_ms), stateful=False, flush=flush)
+    # No message brings a commit for rows that time alone makes due, and a remote store has yet to get them.
+    stream.on_tick(measures.watched(sentiment.catch_up, store.flush))
     retention = None
     if settings.keep_days:
         # Not for a store that keeps a file of its kind for purposes of its own either.
@@ -85,7 +80,8 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
         stream.on_tick(retention.check)
 
     def reader() -> Reader:
-        return open_for_reading(settings.store, settings.store_path)
+        # Whatever the store, this file has all that the service writes, and at once.
+        return open_for_reading("sqlite", settings.store_path)
 
     context.routers.append(
         build_router(

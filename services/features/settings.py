@@ -1,22 +1,23 @@
 """Settings of the features service (``FEATURES_…``)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ServiceSettings
+from services.features.hopsworks_settings import HopsworksSettings
 
 
-class FeaturesSettings(ServiceSettings):
+class FeaturesSettings(HopsworksSettings):
     """Where the features go and how they are served."""
 
     model_config = SettingsConfigDict(env_prefix="FEATURES_")
 
-    store: Literal["sqlite"] = Field("sqlite", description="Which feature store to write")
+    store: Literal["sqlite", "hopsworks"] = Field("sqlite", description="Which feature store to write")
     store_path: Path = Field(
-        Path("store/features.sqlite"), description="File of the SQLite store; on a local disk"
+        Path("store/features.sqlite"),
+        description="File of the SQLite store, or of the working copy that fills Hopsworks; on a local disk",
     )
     store_synchronous: Literal["normal", "full"] = Field(
         "normal",
@@ -41,3 +42,9 @@ class FeaturesSettings(ServiceSettings):
         ge=0,
         description="A newest row is stale when it ended two intervals and this long ago",
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.store == "hopsworks" and (missing := self.missing_for_hopsworks()):
+            raise ValueError(f"FEATURES_STORE=hopsworks needs {', '.join(missing)}")
+        return self

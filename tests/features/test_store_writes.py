@@ -1,4 +1,4 @@
-"""Writing: upserts that give the same store whatever arrives in whatever order."""
+"""Writing to SQLite: what `store_conformance.py` does not say of every store."""
 
 import tempfile
 from dataclasses import replace
@@ -17,80 +17,6 @@ from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_connection import check_version
 from services.features.stores.sqlite_reader import SqliteReader
 from tests.features.rows import T0, contents, make_store, ta_row, tuples
-
-
-def test_writing_the_same_rows_again_changes_nothing(store: SqliteStore) -> None:
-    rows = tuples(ta_row(i, close=100 + i) for i in range(5))
-    store.write(TA, rows)
-    before = contents(store)
-    store.write(TA, rows)
-    store.write(TA, rows[2:4])
-    assert contents(store) == before
-    assert len(before[0]) == 5
-    assert len(before[1]) == 1
-
-
-def test_a_later_revision_replaces_an_earlier_one_and_not_the_other_way_round(
-    store: SqliteStore,
-) -> None:
-    store.write(TA, tuples([ta_row(0, close=100, revision=1)]))
-    store.write(TA, tuples([ta_row(0, close=50, revision=0)]))
-    assert store.history("BTC/USD", "1m")["close"].to_pylist() == [100]
-    store.write(TA, tuples([ta_row(0, close=60, revision=2)]))
-    assert store.history("BTC/USD", "1m")["close"].to_pylist() == [60]
-    assert store.latest("BTC/USD", "1m")["close"] == 60  # type: ignore[index]
-
-
-def test_the_same_revision_with_new_indicators_replaces_the_row(store: SqliteStore) -> None:
-    store.write(TA, tuples([ta_row(0, rsi_14=10.0)]))
-    store.write(TA, tuples([ta_row(0, rsi_14=20.0)]))
-    assert store.history("BTC/USD", "1m", columns=["rsi_14"])["rsi_14"].to_pylist() == [20]
-    assert store.latest("BTC/USD", "1m")["rsi_14"] == 20  # type: ignore[index]
-
-
-def test_the_online_row_never_goes_back_in_time(store: SqliteStore) -> None:
-    store.write(TA, tuples([ta_row(9, close=9)]))
-    store.write(TA, tuples([ta_row(3, close=3, revision=7)]))
-    latest = store.latest("BTC/USD", "1m")
-    assert latest is not None
-    assert latest["close"] == 9
-    assert store.history("BTC/USD", "1m").num_rows == 2
-
-
-def test_an_open_row_goes_online_only(store: SqliteStore) -> None:
-    store.write(TA, tuples([ta_row(0), ta_row(1, closed=False, close=101)]))
-    assert store.history("BTC/USD", "1m").num_rows == 1
-    latest = store.latest("BTC/USD", "1m")
-    assert latest is not None
-    assert (latest["closed"], latest["close"]) == (False, 101)
-
-
-def test_an_open_row_does_not_replace_the_closed_one_of_the_same_time(store: SqliteStore) -> None:
-    store.write(TA, tuples([ta_row(0, close=100)]))
-    store.write(TA, tuples([ta_row(0, close=101, closed=False, revision=1)]))
-    assert store.latest("BTC/USD", "1m")["close"] == 100  # type: ignore[index]
-
-
-def test_a_closed_row_replaces_the_open_one_of_the_same_time(store: SqliteStore) -> None:
-    store.write(TA, tuples([ta_row(0, close=101, closed=False)]))
-    store.write(TA, tuples([ta_row(0, close=100)]))
-    assert store.latest("BTC/USD", "1m")["close"] == 100  # type: ignore[index]
-
-
-def test_the_online_row_equals_the_offline_row_of_the_same_time(store: SqliteStore) -> None:
-    store.write(TA, tuples(ta_row(i, revision=i % 2, rsi_14=float(i)) for i in (2, 0, 3, 1)))
-    (last,) = store.history("BTC/USD", "1m", limit=1, newest=True).to_pylist()
-    assert store.latest("BTC/USD", "1m") == last
-
-
-def test_missing_values_stay_null_in_every_form(store: SqliteStore) -> None:
-    store.write(TA, tuples([ta_row(0, vwap=None, trade_count=0, volume=0.0, buy_volume=0.0)]))
-    (row,) = store.history("BTC/USD", "1m").to_pylist()
-    assert row["vwap"] is None
-    assert row["rsi_14"] is None
-    assert row["volume"] == 0.0
-    assert row["closed"] is True
-    assert store.latest("BTC/USD", "1m") == row
 
 
 def _versions() -> st.SearchStrategy[list[Any]]:

@@ -1,0 +1,259 @@
+"""Reading Hopsworks by the questions of `contract.Reader`.
+
+Offline answers know what the last materialization took in (``FEATURES_HOPSWORKS_MATERIALIZE_CRON``), online
+ones what was delivered a moment ago. The features service itself answers from its working copy instead.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from services.common.errors import QueryError, UnknownSeriesError
+from services.features.groups import GROUPS, INGESTED, SENTIMENT, TA, FeatureGroup
+from services.features.hopsworks_settings import HopsworksSettings
+from services.features.joins import (
+    LAST_NEWS,
+    base_coin,
+    divide_names,
+    joined_names,
+    known_at_ms,
+    sentiment_values,
+)
+from services.features.news_columns import SECONDS_SINCE_NEWS
+from services.features.stores.hopsworks_answers import limited, only, wanted_keys, with_added
+from services.features.stores.hopsworks_client import Hopsworks
+from services.features.stores.hopsworks_tables import HopsworksTables
+from services.features.stores.hopsworks_types import ONLINE
+from services.features.stores.sqlite_select import Asked, Span, selected_names
+from services.features.times import Time, to_ms
+from services.features.training import Label, label_returns, training_columns
+
+
+def _log_in(settings: HopsworksSettings) -> HopsworksTables:
+    return HopsworksTables(Hopsworks(settings, settings.state_dir / "hopsworks-reader"), settings)
+
+
+class HopsworksReader:
+    """`contract.Reader` on Hopsworks; logs in when it is made. Raises `StoreError`."""
+
+    def __init__(
+        self,
+        path: Path | None = None,  # noqa: ARG002 (every store is opened with one)
+        *,
+        settings: HopsworksSettings,
+        open_tables: Callable[[HopsworksSettings], HopsworksTables] = _log_in,
+    ) -> None:
+        self._tables = open_tables(settings)
+
+    def groups(self) -> dict[str, FeatureGroup]:
+        """The groups that this version of the code reads."""
+        return dict(GROUPS)
+
+    def _group(self, name: str) -> FeatureGroup:
+        if name not in GROUPS:
+            raise UnknownSeriesError(f"unknown feature group {name!r}; known: {', '.join(GROUPS)}")
+        return GROUPS[name]
+
+    def describe(self, group: str = "ta", *, now: Time | None = None) -> dict[str, Any]:
+        """A group's columns, and the last time of each series; counts and null rates are None.
+
+        Counting would read all rows; Hopsworks shows statistics of its own.
+        """
+        found = self._group(group)
+        rows = self._tables.online(found) if found.name in ONLINE else []
+        now_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
+        fields = ("name", "kind", "unit", "description", "nullable")
+        return {
+            "name": found.name,
+            "version": found.version,
+            "description": found.description,
+            "key": list(found.key),
+            "event_time": found.event_time,
+            "rows": None,
+            "columns": [
+                {name: getattr(column, name) for name in fields} | {"null_rate": None}
+                for column in found.stored
+            ],
+            "series": [
+                {name: row[name] for name in found.key}
+                | {
+                    "rows": None,
+                    "first_ms": None,
+                    "last_ms": row[found.event_time],
+                    "written_ms": row[INGESTED.name],
+                    "age_s": max(0, now_ms - row[found.event_time]) / 1000,
+                }
+                for row in rows
+            ],
+        }
+
+    def latest(
+        self,
+        pair: str | None = None,
+        timeframe: str | None = None,
+        exchange: str | None = None,
+        group: str = "ta",
+        *,
+        coin: str | None = None,
+    ) -> dict[str, Any] | None:
+        """The newest closed row of a series; `QueryError` for `news_signals`, which is offline only."""
+        asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange, "coin": coin}
+        rows = self._newest(self._group(group), Asked(asked, ("exchange",)))
+        return only(rows, pair)
+
+    def latest_all(
+        self,
+        pair: str | None = None,
+        timeframe: str | None = None,
+        exchange: str | None = None,
+        group: str = "ta",
+        *,
+        coin: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The newest closed row of each series that fits, in key order."""
+        asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange, "coin": coin}
+        return self._newest(self._group(group), Asked(asked))
+
+    def _newest(self, group: FeatureGroup, asked: Asked) -> list[dict[str, Any]]:
+        if group.name not in ONLINE:
+            raise QueryError(f"{group.name} has no online rows in Hopsworks; ask for its history")
+        wanted = wanted_keys(asked, group)
+        rows = self._tables.online(group)
+        for name, values in wanted.items():
+            known = sorted({row[name] for row in rows})
+            unknown = [value for value in values if value not in known]
+            if unknown:
+                raise UnknownSeriesError(
+                    f"unknown {name} {', '.join(unknown)[:100]}; known: {', '.join(known) or 'none yet'}"
+                )
+            rows = [row for row in rows if row[name] in values]
+        return rows
+
+    def history(
+        self,
+        pairs: str | Sequence[str] | None = None,
+        timeframe: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        columns: Sequence[str] | None = None,
+        exchange: str | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+        group: str = "ta",
+        *,
+        coin: str | Sequence[str] | None = None,
+        after: str | None = None,
+    ) -> pa.Table:
+        """Closed rows as of the last materialization; a series without any gives an empty table."""
+        span = Span.of(start, end, limit, newest, after)
+        found = self._group(group)
+        asked = Asked(
+            {"pair": pairs, "timeframe": timeframe, "exchange": exchange, "coin": coin}, ("exchange", "coin")
+        )
+        names = selected_names(found, columns)
+        table = self._tables.offline(found, names, wanted_keys(asked, found), span.start_ms, span.end_ms)
+        return limited(table, found, span)
+
+    def vector(
+        self, pair: str, timeframe: str, exchange: str | None = None, *, now: Time | None = None
+    ) -> dict[str, Any] | None:
+        """The newest closed row of a pair with the sentiment of its end.
+
+        Where sentiment has changed since that end, it is read offline, as of the last materialization.
+        """
+        return only(self.vectors(pair, timeframe, exchange, now=now), pair)
+
+    def vectors(
+        self,
+        pair: str | None = None,
+        timeframe: str | None = None,
+        exchange: str | None = None,
+        *,
+        now: Time | None = None,
+    ) -> list[dict[str, Any]]:
+        """The same for each series that fits."""
+        now_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
+        rows = self.latest_all(pair, timeframe, exchange)
+        newest = {row["coin"]: row for row in self._tables.online(SENTIMENT)} if rows else {}
+        joined = []
+        for row in rows:
+            at_ms, coin = known_at_ms(row, now_ms), base_coin(row["pair"])
+            then = newest.get(coin)
+            if then is not None and then[SENTIMENT.event_time] > at_ms:
+                held = self._tables.offline(SENTIMENT, SENTIMENT.names, {"coin": [coin]}, 0, at_ms)
+                then = held.slice(held.num_rows - 1).to_pylist()[0] if held.num_rows else None
+            joined.append(row | sentiment_values(SENTIMENT, then, at_ms))
+        return joined
+
+    def vector_history(
+        self,
+        pairs: str | Sequence[str],
+        timeframe: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        columns: Sequence[str] | None = None,
+        exchange: str | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+    ) -> pa.Table:
+        """Rows of the feature view: `ta`, each row with the sentiment of its end."""
+        span = Span.of(start, end, limit, newest)
+        if columns is None:
+            columns = (*TA.names, *joined_names(SENTIMENT))
+        elif isinstance(columns, str):
+            columns = (columns,)
+        table = self._joined(pairs, timeframe, exchange, span, columns)
+        return limited(table.select(list(dict.fromkeys((*TA.primary_key, *columns)))), TA, span)
+
+    def training_set(
+        self,
+        pairs: str | Sequence[str],
+        timeframe: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        features: Sequence[str] | None = None,
+        horizon: int | Sequence[int] = 1,
+        exchange: str | None = None,
+        dropna: bool = True,
+        *,
+        label: Label = "log_return",
+    ) -> pa.Table:
+        """What the SQLite store gives for the same rows, from the feature view; see `SqliteReader`."""
+        span = Span.of(start, end, None, newest=False)
+        coins = {base_coin(pair) for pair in ([pairs] if isinstance(pairs, str) else pairs)}
+        names = training_columns(
+            TA, features, lambda: not coins.isdisjoint(row["coin"] for row in self._tables.online(SENTIMENT))
+        )
+        table = self._joined(pairs, timeframe, exchange, span, [*names, "close"])
+        return label_returns(table, timeframe, names, horizon, dropna=dropna, label=label)
+
+    def _joined(
+        self,
+        pairs: str | Sequence[str],
+        timeframe: str,
+        exchange: str | None,
+        span: Span,
+        columns: Sequence[str],
+    ) -> pa.Table:
+        own, added = divide_names(columns, TA, SENTIMENT)
+        wanted = wanted_keys(
+            Asked({"pair": pairs, "timeframe": timeframe, "exchange": exchange}, ("exchange",)), TA
+        )
+        names = list(dict.fromkeys([*TA.primary_key, *own]))
+        if not added:
+            return self._tables.offline(TA, names, wanted, span.start_ms, span.end_ms)
+        kept = [name for name in added if name != SECONDS_SINCE_NEWS.name]
+        table = self._tables.joined([*names, *kept, LAST_NEWS], wanted, span.start_ms, span.end_ms)
+        return with_added(table, names, added)
+
+    def close(self) -> None:
+        """The client's connection ends with the process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
