@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import apsw
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from services.common.errors import StoreError
@@ -76,6 +75,9 @@ def read_files(
     names: Sequence[str],
 ) -> pa.Table:
     """The columns `names` of one key's rows in a span. Raises `StoreError`."""
+    # Here, since it loads pandas where that is installed, and most stores have no files.
+    import pyarrow.dataset as ds
+
     # Those of the key are in the path.
     inside = [name for name in group.names if name not in group.key]
     schema = arrow_schema([group.stored[group.index(name)] for name in inside])
