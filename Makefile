@@ -30,6 +30,9 @@ demo: install ## Run the whole job on this machine: [live=1] takes live Kraken u
 test: install ## Run the tests: [k=expression]
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(k),-k '$(k)')
 
+test-docker: install ## Build the images and test the clusters in Docker: [k=expression]
+	@$(PY) -m pytest -m docker -p no:xdist -rP --tb=short tests/docker $(if $(k),-k '$(k)')
+
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
 query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [sql="SELECT …"] [store=FILE]
 	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(value sql),--sql "$$QUERY")

@@ -46,9 +46,9 @@ class EnvSettings(BaseSettings):
         """
         environ = os.environ if environ is None else environ
         values = {**_read_env_file(env_file), **environ} if env_file else dict(environ)
-        for name, value in _read_secrets(secrets_dir).items():
+        for secret, held in _read_secrets(secrets_dir).items():
             # Compose passes on what is unset as empty; that must not hide a secret.
-            values[name] = values.get(name) or value
+            values[secret] = values.get(secret) or held
         prefix = cls.model_config["env_prefix"]
         known = {f"{prefix}{name}".upper(): name for name in cls.model_fields}
         given: dict[str, Any] = {}

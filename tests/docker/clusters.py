@@ -1,0 +1,176 @@
+"""The clusters under a name of their own, driven by `make` as people do."""
+
+import io
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow.parquet as pq
+import requests
+
+from services.common.broker import free_port
+from tests.pipeline.support import Rows
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ("trades", "candles", "ta", "features", "news", "news_signals")
+#: The tests' broker may be a stand-in for Redpanda, which needs what the embedded one needs.
+BUS = {
+    "KAFKA_EMBEDDED": "true",
+    "KAFKA_PARTITIONS": "3",
+    "KAFKA_FETCH_WAIT_MS": "50",
+    "KAFKA_RETENTION_HOURS": "2",
+}
+#: Whoever runs the tests may have told Compose about clusters of their own.
+OWN = (
+    "COMPOSE_",
+    "PORT_",
+    "IMAGE_",
+    "KAFKA_",
+    "TRADES_",
+    "CLUSTER_ENV",
+    "DATA_DIR",
+    "RESTART",
+    "MAKE",
+    "MFLAGS",
+)
+
+
+class Clusters:
+    """All clusters in containers, as a context manager that removes every trace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.data.mkdir()
+        # The services' user is not the one who runs the tests.
+        for path in (folder, self.data):
+            path.chmod(0o755)
+        self._settings = folder / "cluster.env"
+        self.project = f"cpp-test-{os.getpid()}"
+        ports = {
+            f"PORT_{name}": str(free_port())
+            for name in ("REDPANDA", "TRADES", "FEATURES", "NEWS", "NEWS_SIGNALS")
+        }
+        self.url = f"http://127.0.0.1:{ports['PORT_FEATURES']}"
+        self.broker = f"127.0.0.1:{ports['PORT_REDPANDA']}"
+        self._environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(OWN)},
+            **ports,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "IMAGE_PREFIX": self.project,
+            "CLUSTER_ENV": str(self._settings),
+            "DATA_DIR": str(self.data),
+            "RESTART": "on-failure",
+        }
+
+    def __enter__(self) -> Self:
+        self.configure({})
+        try:
+            self.make("build", "cluster=all", timeout_s=1200)
+            self.make("up", "cluster=messagebus")
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Everything that the tests made: containers, networks, volumes, images."""
+        self.make("down", "cluster=all", "volumes=1", timeout_s=300)
+        self.docker("image", "rm", "--force", *(f"{self.project}/{name}" for name in IMAGES))
+
+    def configure(self, settings: dict[str, str]) -> None:
+        """Settings of containers that start from now on."""
+        lines = [f"{name}={value}" for name, value in {**BUS, **settings}.items()]
+        self._settings.write_text("\n".join(lines) + "\n")
+
+    def make(self, target: str, *variables: str, code: int = 0, timeout_s: float = 180) -> str:
+        """Output of `make target variables`, which must end with `code`."""
+        answer = subprocess.run(
+            ["make", "--no-print-directory", target, *variables],
+            cwd=ROOT,
+            env=self._environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert answer.returncode == code, answer.stdout
+        return answer.stdout
+
+    def docker(self, *arguments: str) -> str:
+        """Output of `docker arguments`."""
+        answer = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
+        assert answer.returncode == 0, f"docker {' '.join(arguments)}: {answer.stderr}"
+        return answer.stdout.strip()
+
+    def containers(self, service: str, *, every: bool = False) -> list[str]:
+        """Ids of a service's running containers; with `every` of those that ended too."""
+        labels = {"project": self.project, "service": service}
+        filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels.items()]
+        return self.docker("ps", "--quiet", *(["--all"] if every else []), *filters).split()
+
+    def inside(self, container: str, code: str) -> str:
+        """Output of Python code in a container."""
+        return self.docker("exec", container, "python", "-c", code)
+
+    def metrics(self, container: str) -> dict[str, float]:
+        """Samples of a container, read over the network that Prometheus would use."""
+        address = self.docker(
+            "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container
+        )
+        (asker,) = self.containers("features")
+        code = f"from urllib.request import urlopen; print(urlopen('http://{address}:8000/metrics').read().decode())"
+        lines = [
+            line.rpartition(" ")
+            for line in self.inside(asker, code).splitlines()
+            if line[:1] not in ("#", "")
+        ]
+        return {name: float(value) for name, _, value in lines}
+
+    def kill_inside(self, container: str, signal: str = "KILL") -> None:
+        """Crash the service, as `docker kill` would not: that counts as a wish that it stays down."""
+        code = f"import os, signal; os.kill(int(open('/tmp/service.pid').read()), signal.SIG{signal})"
+        self.inside(container, code)
+
+    def restarts(self, container: str) -> int:
+        """How often the engine started it again by itself."""
+        return int(self.docker("inspect", "--format", "{{.RestartCount}}", container))
+
+    def get(self, path: str, **query: Any) -> requests.Response:
+        """What features answers at its published port."""
+        return requests.get(f"{self.url}{path}", params=query, timeout=20)
+
+    def ta_rows(self, exchange: str, pairs: tuple[str, ...], timeframes: tuple[str, ...]) -> Rows:
+        """Closed rows of `ta`, without the time of writing, under the exchange's place ``*``."""
+        found: Rows = {}
+        for pair in pairs:
+            for timeframe in timeframes:
+                query = {"exchange": exchange, "pair": pair, "timeframe": timeframe, "format": "parquet"}
+                answer = self.get("/features/ta/history", **query)
+                if answer.status_code != 200:
+                    continue
+                for row in pq.read_table(io.BytesIO(answer.content)).to_pylist():
+                    row.pop("ingested_at_ms", None)
+                    found["*", pair, timeframe, row["end_ms"]] = {**row, "exchange": "*"}
+        return found
+
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float = 90) -> None:
+        """Poll until `condition` holds; shows the state and logs of the clusters when it does not."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                if condition():
+                    return
+            except requests.RequestException:
+                pass
+            if time.monotonic() > deadline:
+                logs = self.make("logs", "cluster=all", "follow=0")
+                raise AssertionError(
+                    f"not in {timeout_s:.0f} s: {what}\n{self.make('ps', 'cluster=all')}\n{logs[-6000:]}"
+                )
+            time.sleep(0.5)

@@ -1,0 +1,256 @@
+"""The clusters in containers: every row arrives, and killing, freezing and scaling change none of them."""
+
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from services.demo import scenario
+from services.demo.market import simulate, write_csv
+from tests.docker.clusters import IMAGES, Clusters
+from tests.pipeline.support import BEGIN_MS, Rows, World, wait_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+PAIRS = ("BTC/USD", "ETH/USD", "SOL/USD", "XRP/USD", "ADA/USD", "DOT/USD")
+TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h")
+MINUTES = 60
+UNTIL_MS = BEGIN_MS + MINUTES * 60_000 + 10_000
+#: The hour takes a minute.
+SPEED = 60.0
+#: What the images may take, base included; a new dependency should be noticed.
+LARGEST_MB = {"trades": 270, "candles": 270, "ta": 350, "features": 400, "news": 270, "news_signals": 470}
+
+
+def market(folder: Path) -> None:
+    """An hour of six pairs, with a trade every two seconds each."""
+    folder.mkdir()
+    for seed, pair in enumerate(PAIRS):
+        made = simulate(pair, BEGIN_MS, [(MINUTES * 60_000, 0.5)], 100.0, seed)
+        write_csv(made, folder / f"{pair.replace('/', '-')}.csv", 1)
+
+
+def replay(exchange: str, path: str, until_ms: int, speed: float) -> dict[str, str]:
+    """Settings of a trades service that plays a recording."""
+    return {
+        "TRADES_SOURCE": "replay",
+        "TRADES_EXCHANGE": exchange,
+        "TRADES_PAIRS": "",
+        "TRADES_REPLAY_PATH": path,
+        "TRADES_REPLAY_UNTIL": str(until_ms),
+        "TRADES_REPLAY_SPEED": str(speed),
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clusters: Clusters, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """The rows of the market when it goes through the services on this machine at full speed."""
+    market(clusters.data / "market")
+    settings = replay("simulated", str(clusters.data / "market"), UNTIL_MS, 0)
+    with World(tmp_path_factory.mktemp("undisturbed")) as world:
+        for service in ("candles", "ta", "features"):
+            world.start(service)
+        own = {name.removeprefix("TRADES_"): value for name, value in settings.items()}
+        trades = world.cluster.start("trades", own)
+        wait_for(lambda: trades.process.poll() is not None, "the end of the replay")
+        hours = {("simulated", pair, "1h", BEGIN_MS + 3_600_000) for pair in PAIRS}
+        wait_for(lambda: hours <= world.rows().keys(), "the hours' candles")
+        world.cluster.stop()
+        rows = world.rows()
+    closed = {key: row for key, row in rows.items() if key[2] in TIMEFRAMES}
+    assert len(closed) == len(PAIRS) * (60 + 12 + 4 + 2 + 1)
+    return {("*", *key[1:]): {**row, "exchange": "*"} for key, row in closed.items()}
+
+
+@pytest.fixture(scope="module")
+def everything(clusters: Clusters) -> None:
+    """All clusters up, with the real hour and the news of the demo replayed through them."""
+    (clusters.data / "kraken").mkdir()
+    shutil.copy(scenario.SAMPLE, clusters.data / "kraken" / "BTC-USD.csv.gz")
+    (clusters.data / "headlines.csv").write_bytes(scenario.HEADLINES.read_bytes())
+    for path in clusters.data.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    until_ms = scenario.SAMPLE_BEGIN_MS + 3_600_000 + 10_000
+    news = {
+        "NEWS_SOURCES": "file",
+        "NEWS_FILE_PATH": "/data/headlines.csv",
+        "NEWS_FILE_COLUMNS": "published=published_at,observed=observed_at",
+    }
+    clusters.configure({**replay("kraken", "/data/kraken", until_ms, 0), **news})
+    clusters.make("up", "cluster=indicators")
+    clusters.make("up", "cluster=sentiment_signals")
+
+
+def play(clusters: Clusters, exchange: str) -> None:
+    """Start the market as if it were live."""
+    clusters.configure(replay(exchange, "/data/market", UNTIL_MS, SPEED))
+    clusters.make("up", "cluster=indicators", "svc=trades")
+
+
+def assert_same(clusters: Clusters, exchange: str, undisturbed: Rows) -> None:
+    """Wait for the end; the store holds what an undisturbed run left there."""
+    clusters.wait_for(lambda: not clusters.containers("trades"), "the end of the replay", 150)
+    hours = {("*", pair, "1h", BEGIN_MS + 3_600_000) for pair in PAIRS}
+    clusters.wait_for(
+        lambda: hours <= clusters.ta_rows(exchange, PAIRS, ("1h",)).keys(), "the hours' candles", 120
+    )
+    rows = clusters.ta_rows(exchange, PAIRS, TIMEFRAMES)
+    assert rows.keys() == undisturbed.keys()
+    assert [key for key in rows if rows[key] != undisturbed[key]] == []
+    services = ("candles", "ta", "features")
+    samples = [clusters.metrics(container) for name in services for container in clusters.containers(name)]
+    assert sum(v for s in samples for name, v in s.items() if name.startswith("dead_letters_total")) == 0
+
+
+def test_an_image_is_small_and_runs_as_a_user_who_may_do_little(clusters: Clusters) -> None:
+    sizes = {}
+    for name in IMAGES:
+        image = f"{clusters.project}/{name}"
+        sizes[name] = int(clusters.docker("image", "inspect", "--format", "{{.Size}}", image)) // 1_000_000
+        assert clusters.docker("image", "inspect", "--format", "{{.Config.User}}", image) == "10001:10001"
+        found = clusters.docker(
+            "run", "--rm", "--entrypoint=sh", image, "-c", "command -v gcc cc uv; ls /opt/app/services"
+        )
+        assert found.split() == sorted(["__init__.py", "common", name])
+    print("images, MB:", sizes)
+    assert {name: size for name, size in sizes.items() if size > LARGEST_MB[name]} == {}
+
+
+def test_every_row_of_a_replay_comes_through_all_clusters(clusters: Clusters, everything: None) -> None:
+    counts = {"1m": 60, "5m": 12, "15m": 4, "30m": 2, "1h": 1}
+
+    def stored() -> dict[str, int]:
+        rows = clusters.ta_rows("kraken", ("BTC/USD",), TIMEFRAMES)
+        return dict(Counter(timeframe for _, _, timeframe, _ in rows))
+
+    clusters.wait_for(lambda: stored() == counts, "the candles of the real hour")
+    rows = clusters.ta_rows("kraken", ("BTC/USD",), ("1m",))
+    assert sum(row["trade_count"] for row in rows.values()) == scenario.SAMPLE_TRADES
+    first, second = scenario.headlines(clusters.data)
+    expected = first.signals + second.signals
+
+    def signals() -> Counter[str]:
+        answers = {
+            coin: clusters.get("/features/news_signals/history", coin=coin, format="csv") for coin in expected
+        }
+        return Counter(
+            {coin: len(answer.text.splitlines()) - 1 for coin, answer in answers.items() if answer.ok}
+        )
+
+    clusters.wait_for(lambda: signals() == expected, f"the signals of {len(expected)} coins")
+    latest = clusters.get("/features/ta/latest", exchange="kraken", pair="BTC/USD", timeframe="1h").json()
+    assert latest["features"]["trade_count"] == scenario.SAMPLE_TRADES
+
+
+def test_features_of_two_clusters_is_one_container(clusters: Clusters, everything: None) -> None:
+    (before,) = clusters.containers("features")
+    clusters.make("up", "cluster=sentiment_signals", "svc=features")
+    assert clusters.containers("features") == [before]
+
+
+def test_a_container_is_locked_up(clusters: Clusters, everything: None) -> None:
+    for name in ("candles", "ta", "features", "news_signals"):
+        (container,) = clusters.containers(name)
+        told = clusters.docker(
+            "inspect",
+            "--format",
+            "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} "
+            "{{.HostConfig.Init}} {{gt .HostConfig.Memory 0}} {{gt .HostConfig.NanoCpus 0}}",
+            container,
+        )
+        assert told == "true [ALL] [no-new-privileges:true] true true true"
+    published = clusters.docker("port", clusters.containers("features")[0])
+    assert published.startswith("8000/tcp -> 127.0.0.1:")
+    assert "\n" not in published
+
+
+def test_killed_services_start_again_and_lose_nothing(
+    clusters: Clusters, everything: None, undisturbed: Rows
+) -> None:
+    play(clusters, "killed")
+    time.sleep(8)
+    for name in ("candles", "ta", "features"):
+        (container,) = clusters.containers(name)
+        before = clusters.restarts(container)
+        clusters.kill_inside(container)
+        clusters.wait_for(lambda: clusters.restarts(container) == before + 1, f"{name} again", 30)  # noqa: B023
+        time.sleep(4)
+    # This one stays down until it is asked for.
+    (container,) = clusters.containers("trades")
+    clusters.docker("kill", container)
+    time.sleep(2)
+    assert clusters.containers("trades") == []
+    clusters.make("up", "cluster=indicators", "svc=trades")
+    assert clusters.containers("trades") == [container]
+    assert_same(clusters, "killed", undisturbed)
+
+
+def test_replicas_come_and_go_under_load_and_the_rows_stay_the_same(
+    clusters: Clusters, everything: None, undisturbed: Rows
+) -> None:
+    play(clusters, "scaled")
+    time.sleep(8)
+    clusters.make("up", "cluster=indicators", "svc=candles", "replicas=3")
+    replicas = clusters.containers("candles")
+    assert len(replicas) == 3
+
+    def shares() -> list[float]:
+        samples = [clusters.metrics(container) for container in replicas]
+        return [
+            sum(v for name, v in s.items() if name.startswith("messages_processed_total")) for s in samples
+        ]
+
+    clusters.wait_for(lambda: min(shares()) > 10, "work for each of three replicas", 60)
+    print("messages of each replica:", shares())
+    clusters.make("up", "cluster=indicators")
+    assert len(clusters.containers("candles")) == 3
+    clusters.make("up", "cluster=indicators", "svc=candles", "replicas=1")
+    assert len(clusters.containers("candles")) == 1
+    assert clusters.containers("trades"), "the replay ended before the last replica was gone"
+    assert_same(clusters, "scaled", undisturbed)
+
+
+def test_a_frozen_service_is_ended_by_its_health_check(clusters: Clusters, everything: None) -> None:
+    (container,) = clusters.containers("ta")
+    before = clusters.restarts(container)
+    clusters.kill_inside(container, "STOP")
+    clusters.wait_for(lambda: clusters.restarts(container) > before, "a new process of ta", 90)
+
+
+def test_every_replica_answers_prometheus_under_the_name_of_its_service(
+    clusters: Clusters, everything: None
+) -> None:
+    (asker,) = clusters.containers("features")
+    names = ("candles", "ta", "features", "news_signals")
+    code = (
+        f"import socket; print([len(socket.getaddrinfo(n, 8000, type=socket.SOCK_STREAM)) for n in {names}])"
+    )
+    assert clusters.inside(asker, code) == "[1, 1, 1, 1]"
+    for name in names:
+        assert clusters.metrics(clusters.containers(name)[0])["process_resident_memory_bytes"] > 0
+
+
+def test_logs_are_lines_that_name_their_service(clusters: Clusters, everything: None) -> None:
+    lines = clusters.make("logs", "cluster=indicators", "svc=candles", "follow=0").splitlines()
+    assert any("candles-1" in line and "INFO    candles | HTTP on" in line for line in lines)
+
+
+def test_a_cluster_goes_down_without_what_another_needs(clusters: Clusters, everything: None) -> None:
+    clusters.make("restart", "cluster=sentiment_signals", "svc=news_signals")
+    clusters.make("stop", "cluster=indicators", "svc=ta")
+    assert clusters.containers("ta") == []
+    said = clusters.make("down", "cluster=indicators")
+    assert "features stays" in said
+    assert clusters.containers("candles", every=True) == []
+    assert len(clusters.containers("features")) == len(clusters.containers("redpanda")) == 1
+
+
+def test_nothing_stays_behind(clusters: Clusters) -> None:
+    clusters.remove()
+    label = f"--filter=label=com.docker.compose.project={clusters.project}"
+    assert clusters.docker("ps", "--all", "--quiet", label) == ""
+    assert clusters.docker("volume", "ls", "--quiet", label) == ""
+    assert clusters.docker("network", "ls", "--quiet", label) == ""
+    assert clusters.docker("image", "ls", "--quiet", f"{clusters.project}/*") == ""
