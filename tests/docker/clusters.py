@@ -119,21 +119,19 @@ class Clusters:
         return self.docker("exec", container, "python", "-c", code)
 
     def metrics(self, container: str) -> dict[str, float]:
-        """Samples of a container, read over the network that Prometheus would use."""
-        address = self.docker(
-            "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container
-        )
+        """Samples of a container, read over the network that Prometheus would use; none while it starts."""
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        address = self.docker("inspect", "--format", form, container)
         (asker,) = self.containers("features")
-        code = f"from urllib.request import urlopen; print(urlopen('http://{address}:8000/metrics').read().decode())"
-        lines = [
-            line.rpartition(" ")
-            for line in self.inside(asker, code).splitlines()
-            if line[:1] not in ("#", "")
-        ]
-        return {name: float(value) for name, _, value in lines}
+        code = (
+            "from contextlib import suppress\nfrom urllib.request import urlopen\nwith suppress(OSError):\n"
+            f" print(urlopen('http://{address}:8000/metrics', timeout=9).read().decode())"
+        )
+        lines = [line for line in self.inside(asker, code).splitlines() if line and line[0] != "#"]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
-    def kill_inside(self, container: str, signal: str = "KILL") -> None:
-        """Crash the service, as `docker kill` would not: that counts as a wish that it stays down."""
+    def signal_inside(self, container: str, signal: str) -> None:
+        """Let the service crash or freeze by itself, which the engine does not take for our wish."""
         code = f"import os, signal; os.kill(int(open('/tmp/service.pid').read()), signal.SIG{signal})"
         self.inside(container, code)
 
