@@ -59,7 +59,7 @@ build: ## Build the images of a cluster: cluster=indicators [svc=candles]
 	$(CLUSTER)
 
 up: ## Start a cluster in Docker: cluster=messagebus|indicators|indicators_historical|sentiment_signals [svc=candles replicas=3] [pairs=BTC/USD since=2024-01-01]
-	$(CLUSTER) $(if $(replicas),--replicas '$(replicas)') $(foreach v,pairs since until history archive,$(if $($(v)),--$(v) '$($(v))'))
+	$(CLUSTER) $(if $(replicas),--replicas '$(replicas)') $(foreach v,exchange pairs since until source path,$(if $($(v)),--$(v) '$($(v))'))
 
 down: ## Remove the containers of a cluster: cluster=indicators; cluster=all [volumes=1] removes all, and its data
 	$(CLUSTER) $(if $(volumes),--volumes)

@@ -25,13 +25,14 @@ OPTIONAL = {"messagebus": ("console",)}
 COMMANDS = ("build", "up", "down", "stop", "restart", "logs", "ps")
 #: Sources would send everything twice, and one process writes the store's file.
 SCALABLE = ("candles", "ta")
-#: make's variable and the setting that it becomes.
+#: Options of a historical run, as of `make backfill`, and the setting that each becomes.
 HISTORY = {
+    "exchange": "TRADES_EXCHANGE",
     "pairs": "TRADES_PAIRS",
     "since": "TRADES_SINCE",
     "until": "TRADES_UNTIL",
-    "history": "TRADES_HISTORY",
-    "archive": "TRADES_ARCHIVE_PATH",
+    "source": "TRADES_HISTORY",
+    "path": "TRADES_ARCHIVE_PATH",
 }
 
 
@@ -60,6 +61,8 @@ class Compose:
 
     def __init__(self, cluster: str, environ: dict[str, str]) -> None:
         self.environ = {**os.environ, **environ, "COMPOSE_IGNORE_ORPHANS": "true"}
+        if not sys.stdout.isatty():
+            self.environ["COMPOSE_ANSI"] = "never"
         self._file = FOLDER / f"{cluster}.yml"
 
     def run(self, *arguments: str) -> int:
@@ -118,17 +121,23 @@ def down(compose: Compose, cluster: str, names: list[str], service: str | None, 
     return code
 
 
+def history(given: dict[str, str]) -> dict[str, str]:
+    """Environment of a historical run; the folder of an archive is what trades sees as /data."""
+    environ = {HISTORY[name]: value for name, value in given.items()}
+    if "path" in given:
+        path = Path(given["path"]).resolve()
+        environ |= {"DATA_DIR": str(path.parent), "TRADES_ARCHIVE_PATH": f"/data/{path.name}"}
+        environ.setdefault("TRADES_HISTORY", "archive")
+    return environ
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Do it; returns the exit code of Compose. Raises `UsageError`."""
     cluster, service, command = arguments.cluster, arguments.service or None, arguments.command
     names = containers(cluster, service)
-    environ = {
-        variable: getattr(arguments, name) for name, variable in HISTORY.items() if getattr(arguments, name)
-    }
-    if environ and cluster != HISTORICAL:
-        raise UsageError(
-            f"{', '.join(environ)}: only for cluster={HISTORICAL}; others read services/trades/.env"
-        )
+    given = {name: getattr(arguments, name) for name in HISTORY if getattr(arguments, name)}
+    if given and cluster != HISTORICAL:
+        raise UsageError(f"{'=, '.join(given)}=: only for cluster={HISTORICAL}; live, settings say it")
     if arguments.replicas is not None and (command != "up" or service not in SCALABLE):
         raise UsageError(f"replicas= goes with make up and svc={'|'.join(SCALABLE)}; the others run once")
     if arguments.volumes and cluster != "all":
@@ -136,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     if shutil.which("docker") is None:
         sys.stderr.write("there is no docker on this machine; make demo runs without it\n")
         return 1
-    compose = Compose(cluster, environ)
+    compose = Compose(cluster, history(given))
     if command == "build":
         own = [name for name in names if name not in ("redpanda", "console")]
         return compose.run("build", *own) if own else compose.run("pull", "--ignore-pull-failures", *names)
