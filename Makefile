@@ -33,6 +33,10 @@ test: install ## Run the tests: [k=expression]
 test-docker: install ## Build the images and test the clusters in Docker: [k=expression]
 	@$(PY) -m pytest -m docker -p no:xdist -rP --tb=short tests/docker $(if $(k),-k '$(k)')
 
+BACKFILL := exchange pairs since until source path store
+backfill: install ## Fill the store with history: pairs=BTC/USD since=2024-01-01 [until=…] [path=…] [source=rest|archive] [exchange=kraken] [store=FILE]
+	@$(PY) -m services.backfill.main $(foreach name,$(BACKFILL),$(if $($(name)),--$(name) '$($(name))'))
+
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
 query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [sql="SELECT …"] [store=FILE]
 	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(value sql),--sql "$$QUERY")
@@ -127,4 +131,4 @@ lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group train-data --no-deps -o requirements/train-data.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test test-docker build up down stop restart logs ps query serve export sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock
+.PHONY: help install demo test test-docker backfill build up down stop restart logs ps query serve export sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from services.candles.archive import ArchivePipeline
 from services.candles.bucket import to_candles
 from services.candles.series import Applied, PairCandles, Rules
 from services.candles.settings import CandlesSettings
 from services.common.errors import ContractError
-from services.common.history import EMPTY, begins
+from services.common.history import EMPTY, begins, ending
 from services.common.messages import (
     MAX_CLOCK_SKEW_MS,
     Trade,
@@ -66,7 +67,8 @@ class CandlesStep:
         if message.value == HEARTBEAT:
             if message.timestamp_ms > limit_ms:
                 raise ContractError("future_event", f"heartbeat stamped {message.timestamp_ms}")
-            applied = candles.heartbeat(message.timestamp_ms)
+            final = ending(message.value, message.headers) is not None
+            applied = candles.heartbeat(message.timestamp_ms, final=final)
         else:
             trades, indexes, times = self._decode(message, limit_ms, result)
             if not trades:
@@ -126,8 +128,10 @@ class CandlesStep:
         self._partial.inc(applied.partial)
 
 
-def build_pipeline(settings: CandlesSettings, context: Context) -> Stream:
-    """The candles service: `trades` in, `candles` out."""
+def build_pipeline(settings: CandlesSettings, context: Context) -> Stream | ArchivePipeline:
+    """The candles service: `trades` or files in, `candles` out."""
+    if settings.source == "archive":
+        return ArchivePipeline(settings, context, now_ms)
     stream = Stream(settings, context, ("trades", "candles"))
     step = CandlesStep(settings.rules(), settings.timeframes, context.metrics)
     stream.add_step("trades", step, destination="candles")

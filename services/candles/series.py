@@ -89,16 +89,19 @@ class PairCandles:
         """State to give to the next instance."""
         return _encode(self._state)
 
-    def heartbeat(self, time_ms: int) -> Applied:
-        """Nothing traded up to `time_ms` that is not known already."""
+    def heartbeat(self, time_ms: int, *, final: bool = False) -> Applied:
+        """Nothing traded up to `time_ms` that is not known already.
+
+        `final` says that nothing comes late any more, so that an interval which ends then closes.
+        """
         state = self._state
         if state.clock_ms == 0 and not state.seen:
             # Watching begins here, perhaps in the middle of an interval.
             state.coverage_ms = time_ms
         applied = Applied()
-        if time_ms > state.clock_ms:
-            state.clock_ms = time_ms
-            self._close(applied, dirty={})
+        if time_ms > state.clock_ms or final:
+            state.clock_ms = max(state.clock_ms, time_ms)
+            self._close(applied, dirty={}, grace_ms=0 if final else self._rules.grace_ms)
         return applied
 
     def trades(self, trades: Sequence[Any], times: list[int] | None = None) -> Applied:
@@ -157,9 +160,24 @@ class PairCandles:
             end = count if times[-1] < end_ms else bisect_left(times, end_ms, begin)
             parts.append(of_trades(trades[begin:end], prices[begin:end], start_ms, end_ms))
             begin = end
-        made = {"1m": parts}
-        for timeframe in TIMEFRAMES:
-            if timeframe != "1m":
+        self._add_parts(parts, "1m")
+
+    def intervals(self, parts: list[Bucket], timeframe: str) -> Applied:
+        """Apply whole intervals of `timeframe`, ascending and after all known ones, in place of their trades.
+
+        They have trades. Shorter timeframes get nothing.
+        """
+        applied = Applied()
+        self._add_parts(parts, timeframe)
+        self._state.clock_ms = max(self._state.clock_ms, parts[-1].end_ms)
+        self._close(applied, dirty={})
+        return applied
+
+    def _add_parts(self, parts: list[Bucket], base: str) -> None:
+        """Add buckets of the timeframe `base`, and what they make of the longer ones."""
+        made = {base: parts}
+        for timeframe in TIMEFRAMES[TIMEFRAMES.index(base) :]:
+            if timeframe != base:
                 made[timeframe] = _roll_up(made[PARENT_OF[timeframe]], timeframe)
             frame = self._state.frames[timeframe]
             buckets = frame.buckets
@@ -232,9 +250,10 @@ class PairCandles:
             frame.last_close = bucket.close
         return True
 
-    def _close(self, applied: Applied, dirty: Dirty) -> None:
+    def _close(self, applied: Applied, dirty: Dirty, grace_ms: int | None = None) -> None:
         """Close what the clock has passed, and collect it with the corrected candles."""
         state = self._state
+        grace_ms = self._rules.grace_ms if grace_ms is None else grace_ms
         keep_ms = state.clock_ms - self._rules.horizon_ms
         for timeframe in TIMEFRAMES:
             frame = state.frames[timeframe]
@@ -245,7 +264,7 @@ class PairCandles:
             while frame.cursor is not None:
                 start_ms = frame.cursor
                 end_ms = next_ms(start_ms, timeframe)
-                if end_ms + self._rules.grace_ms > state.clock_ms:
+                if end_ms + grace_ms > state.clock_ms:
                     break
                 closing = frame.buckets.get(start_ms)
                 if closing is None:

@@ -1,12 +1,21 @@
 """Settings of the candles service (``CANDLES_…``)."""
 
-from typing import Self
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.candles.series import Rules
-from services.common.settings import Names, ServiceSettings, check_timeframes, split_list
+from services.common.messages import EXCHANGE_PATTERN
+from services.common.settings import (
+    Names,
+    ServiceSettings,
+    TimeSetting,
+    check_pairs,
+    check_timeframes,
+    split_list,
+)
 from services.common.timeframes import TIMEFRAMES
 
 
@@ -29,7 +38,18 @@ class CandlesSettings(ServiceSettings):
         0, ge=0, description="Send open candles at most this often; 0 sends closed ones only"
     )
 
-    @field_validator("timeframes", mode="before")
+    source: Literal["trades", "archive"] = Field(
+        "trades", description="trades: the topic; archive: candles that Kraken offers for download (OHLCVT)"
+    )
+    archive_path: Path | None = Field(
+        None, description="Archive: file or folder of XBTUSD_1.csv …, plain, gzip or zip"
+    )
+    exchange: str = Field("kraken", pattern=EXCHANGE_PATTERN, description="Archive: whose candles these are")
+    pairs: Names = Field((), description="Archive: pairs like BTC/USD, comma-separated; all if unset")
+    since: TimeSetting | None = Field(None, description="Archive: begin with this ISO time or epoch ms")
+    until: TimeSetting | None = Field(None, description="Archive: end before this ISO time or epoch ms")
+
+    @field_validator("timeframes", "pairs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return split_list(value)
@@ -38,6 +58,19 @@ class CandlesSettings(ServiceSettings):
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_timeframes(value)
+
+    @field_validator("pairs")
+    @classmethod
+    def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_pairs(value) if value else value
+
+    @model_validator(mode="after")
+    def _archive_is_named(self) -> Self:
+        if self.source == "archive" and self.archive_path is None:
+            raise ValueError("CANDLES_ARCHIVE_PATH: an archive needs a file or a folder")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError("CANDLES_UNTIL: must be after CANDLES_SINCE")
+        return self
 
     @model_validator(mode="after")
     def _horizon_exceeds_grace(self) -> Self:

@@ -4,14 +4,15 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.common.errors import SettingsError
-from services.common.messages import PAIR_PATTERN
+from services.common.messages import MAX_TIME_MS, PAIR_PATTERN
 from services.common.timeframes import TIMEFRAMES
 
 #: Variables that start with a service's prefix but belong to somebody else.
@@ -26,6 +27,7 @@ MIN_MESSAGE_BYTES = 200_000
 class EnvSettings(BaseSettings):
     """Settings read from ``PREFIX_NAME`` variables and from a `.env` file, refusing unknown ones."""
 
+    # pydantic looks at the environment too, where an empty variable is an unset one to us.
     model_config = SettingsConfigDict(
         extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
     )
@@ -99,6 +101,27 @@ def _read_env_file(path: Path) -> dict[str, str]:
             raise SettingsError(f"{path}:{number}: expected NAME=value")
         values[name.strip()] = re.sub(r"^(['\"])(.*)\1$", r"\2", value.strip())
     return values
+
+
+def _read_time(value: object) -> object:
+    if not isinstance(value, str) or re.fullmatch(r"\d+", value.strip()):
+        return value
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError("write an ISO time like 2026-07-07T23:00:00Z, or epoch ms") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def _in_ms(value: int) -> int:
+    if not 100_000_000_000 <= value <= MAX_TIME_MS:
+        raise ValueError("epoch milliseconds have 13 digits; this looks like another unit")
+    return value
+
+
+#: Epoch ms, given so or as an ISO time (UTC unless it carries a zone).
+TimeSetting = Annotated[int, BeforeValidator(_read_time), AfterValidator(_in_ms)]
 
 
 def split_list(value: object) -> object:

@@ -1,18 +1,13 @@
 """Wires sources to the bus: nothing in, topic `news` (and `dead_letters`) out."""
 
 import logging
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from time import time_ns
-from types import FrameType
-
-from loguru import logger
 
 from services.common.http import DISTRIBUTION
 from services.common.runner import Context
+from services.common.stopping import stopping
 from services.common.topics import ensure_topics
 from services.news.fetch import Fetcher, Limits
 from services.news.intake import Intake
@@ -33,7 +28,7 @@ class NewsPipeline:
     def run(self) -> None:
         """Block until the loop is done."""
         stop = threading.Event()
-        with _stopping(stop):
+        with stopping(stop):
             self._loop.run(stop)
 
 
@@ -75,19 +70,3 @@ def build_pipeline(settings: NewsSettings, context: Context) -> NewsPipeline:
     return NewsPipeline(
         NewsLoop(settings, sources, registry, intake, publisher, context.health, context.metrics)
     )
-
-
-@contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` on SIGTERM and SIGINT."""
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        logger.info("{}: stopping", signal.Signals(number).name)
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

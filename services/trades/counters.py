@@ -4,7 +4,7 @@ from services.common.metrics import Metrics
 
 
 class TradeMetrics:
-    """Counters of the live feed and the replay."""
+    """Counters of the live feed, the replay and the historical run."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.reconnects = metrics.counter("reconnects_total", "Connections after the first")
@@ -14,3 +14,6 @@ class TradeMetrics:
         self.filled = metrics.counter("trades_filled_total", "Trades fetched by REST", "pair")
         self.frames = metrics.counter("frames_total", "Data frames received")
         self.ignored = metrics.counter("ignored_total", "Frames or rows that were not ours", "reason")
+        self.history_done = metrics.gauge(
+            "history_done_ratio", "Share of a pair's time range that went out, 0 to 1", "pair"
+        )

@@ -8,14 +8,12 @@ from time import monotonic
 
 from services.common.errors import SourceError, SourceUnavailableError
 from services.trades.connection import Crashed, FillEnd, FillPage, Item
-from services.trades.exchanges.contract import Exchange, Gap, Page, PageRequest
-from services.trades.rest import Fetch
+from services.trades.exchanges.contract import Exchange, Gap, Page
+from services.trades.rest import Fetch, PacedFetch
 
 #: REST can lag behind the socket, so the same cursor is asked this often before we believe it.
 STUCK_TRIES = 3
 MAX_BACKOFF_S = 30.0
-#: Exchanges limit an address too, not only a pair.
-CONCURRENT_REQUESTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +32,11 @@ class Filler:
         self, exchange: Exchange, fetch: Fetch, limits: FillLimits, inbox: "queue.Queue[Item]"
     ) -> None:
         self._exchange = exchange
-        self._fetch = fetch
+        self._fetch = PacedFetch(fetch, limits.interval_s)
         self._limits = limits
         self._inbox = inbox
         self._stop = threading.Event()
-        self._slots = threading.Semaphore(CONCURRENT_REQUESTS)
         self._running: dict[str, tuple[int, threading.Event]] = {}
-        self._next_request: dict[str, float] = {}
 
     def start(self, gap: Gap, fill_number: int) -> None:
         """Fill `gap`; a fill of the same pair that still runs is given up."""
@@ -72,7 +68,7 @@ class Filler:
             error = fill(
                 gap,
                 self._exchange,
-                self._paced_fetch(given_up),
+                lambda gap, request: self._fetch(gap, request, given_up.wait),
                 self._limits,
                 emit=lambda page: send(FillPage(gap.pair, fill_number, page)),
                 wait=given_up.wait,
@@ -80,17 +76,6 @@ class Filler:
             send(FillEnd(gap, fill_number, error))
         except Exception as bug:
             send(Crashed(bug))
-
-    def _paced_fetch(self, given_up: threading.Event) -> Fetch:
-        def fetch(gap: Gap, request: PageRequest) -> Page:
-            given_up.wait(max(0.0, self._next_request.get(gap.pair, 0.0) - monotonic()))
-            if given_up.is_set():
-                raise SourceError("given up")
-            with self._slots:
-                self._next_request[gap.pair] = monotonic() + self._limits.interval_s
-                return self._fetch(gap, request)
-
-        return fetch
 
 
 def fill(

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -70,6 +70,11 @@ class Progress:
                 self._changed = True
 
         return confirm
+
+    def adopt(self, positions: Mapping[str, Position]) -> None:
+        """Take over where another source has brought pairs to."""
+        self.positions |= positions
+        self._changed = True
 
     def failed(self) -> None:
         """A message was lost: nothing may be written from now on."""

@@ -88,7 +88,8 @@ class KafkaPublisher:
 
     def begin(self, pair: str, since_ms: int, now_ms: int) -> None:
         """Send a first heartbeat, on which services forget what they know of the pair."""
-        self._empty(pair, since_ms, [*batch_headers(now_ms), begin_header()])
+        # To the client library a timestamp of 0 is none, and it would put now.
+        self._empty(pair, max(1, since_ms), [*batch_headers(now_ms), begin_header()])
 
     def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
         """Send a last heartbeat, on which services stop when it is the last of all pairs."""

@@ -1,15 +1,13 @@
 """Settings of the trades service (``TRADES_…``)."""
 
-import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.messages import EXCHANGE_PATTERN, MAX_TIME_MS
-from services.common.settings import Names, ServiceSettings, check_pairs, split_list
+from services.common.messages import EXCHANGE_PATTERN
+from services.common.settings import Names, ServiceSettings, TimeSetting, check_pairs, split_list
 from services.trades.exchanges import REGISTRY
 
 
@@ -18,8 +16,9 @@ class TradesSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRADES_")
 
-    source: Literal["live", "replay"] = Field(
-        "live", description="live: the exchange's WebSocket; replay: a recording"
+    source: Literal["live", "replay", "historical"] = Field(
+        "live",
+        description="live: the exchange's WebSocket; replay: a recording; historical: SINCE to UNTIL",
     )
     exchange: str = Field(
         "kraken",
@@ -76,10 +75,25 @@ class TradesSettings(ServiceSettings):
     replay_speed: float = Field(
         0.0, ge=0, le=1_000_000, description="Replay: 0 as fast as possible, 1 as it was, 60 …"
     )
-    replay_until: int | None = Field(
+    replay_until: TimeSetting | None = Field(
         None, description="Replay: the recording is complete up to this ISO time or epoch ms"
     )
-    batch_rows: int = Field(5000, ge=1, le=10_000, description="Replay at speed 0: trades in a message")
+    history: Literal["rest", "archive"] = Field(
+        "rest", description="Historical: rest asks the exchange; archive reads the files it offers"
+    )
+    since: TimeSetting | None = Field(
+        None,
+        description="Historical, and live at its first start: begin with this ISO time or epoch ms",
+    )
+    until: TimeSetting | None = Field(
+        None, description="Historical: end before this ISO time or epoch ms; now if unset"
+    )
+    archive_path: Path | None = Field(
+        None, description="Historical: archive file or folder, plain, gzip or zip"
+    )
+    batch_rows: int = Field(
+        5000, ge=1, le=10_000, description="Historical and replay at speed 0: trades in a message"
+    )
 
     @field_validator("pairs", mode="before")
     @classmethod
@@ -91,35 +105,37 @@ class TradesSettings(ServiceSettings):
     def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_pairs(value) if value else value
 
-    @field_validator("replay_until", mode="before")
-    @classmethod
-    def _until(cls, value: object) -> object:
-        if not isinstance(value, str) or re.fullmatch(r"\d+", value.strip()):
-            return value
-        try:
-            moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            raise ValueError("write an ISO time like 2026-07-07T23:00:00Z, or epoch ms") from None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1000)
-
-    @field_validator("replay_until")
-    @classmethod
-    def _until_in_ms(cls, value: int | None) -> int | None:
-        if value is not None and not 100_000_000_000 <= value <= MAX_TIME_MS:
-            raise ValueError("epoch milliseconds have 13 digits; this looks like another unit")
-        return value
-
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.source == "live":
+        if self.source == "historical":
+            self._check_history()
+        elif self.source == "live":
             if self.exchange not in REGISTRY:
                 known = ", ".join(REGISTRY)
                 raise ValueError(f"TRADES_EXCHANGE: {self.exchange!r} has no live feed; known: {known}")
             if not self.pairs:
                 raise ValueError("TRADES_PAIRS: name at least one pair, like BTC/USD")
+            if self.since is not None and (why := REGISTRY[self.exchange].no_history) is not None:
+                raise ValueError(f"TRADES_SINCE: {why}")
         elif self.replay_path is None:
             raise ValueError("TRADES_REPLAY_PATH: a replay needs a file or a folder")
+        if self.source == "replay" and self.since is not None:
+            raise ValueError("TRADES_SINCE: a replay begins where its recording does")
         if self.backoff_max_s < self.backoff_min_s:
             raise ValueError("TRADES_BACKOFF_MAX_S is less than TRADES_BACKOFF_MIN_S")
         return self
+
+    def _check_history(self) -> None:
+        if self.history == "rest":
+            if self.since is None:
+                raise ValueError("TRADES_SINCE: say where to begin, like 2024-01-01")
+            if self.exchange not in REGISTRY:
+                raise ValueError(
+                    f"TRADES_EXCHANGE: {self.exchange!r} has no REST history; known: {', '.join(REGISTRY)}"
+                )
+            if not self.pairs:
+                raise ValueError("TRADES_PAIRS: name at least one pair, like BTC/USD")
+        elif self.archive_path is None:
+            raise ValueError("TRADES_ARCHIVE_PATH: an archive needs a file or a folder")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError("TRADES_UNTIL: must be after TRADES_SINCE")

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from services.common.errors import SourceError, SourceUnavailableError
+from services.common.symbols import kraken_name
 from services.trades import exchanges
 from services.trades.exchanges import REGISTRY
 from services.trades.exchanges.contract import (
+    MAX_TRADE_ID,
     Ack,
     Alive,
     Bad,
@@ -25,7 +27,7 @@ from services.trades.exchanges.contract import (
     Trades,
     parse_time_ms,
 )
-from services.trades.exchanges.kraken import rest_name
+from services.trades.exchanges.kraken import OVERLAP_MS
 from tests.trades.support import RECORDINGS, T0_MS, kraken_frame, kraken_row
 
 NOW_MS = T0_MS + 3_600_000
@@ -257,12 +259,12 @@ def kraken_page(body: str | bytes, gap: Gap = GAP) -> Any:
     )
 
 
-def test_krakens_rest_names_are_those_of_its_asset_pairs() -> None:
+def test_krakens_kraken_names_are_those_of_its_asset_pairs() -> None:
     pairs = json.loads((RECORDINGS / "kraken-assetpairs.json").read_text())["result"]
     ours = {"XBT": "BTC", "XDG": "DOGE"}
     for entry in pairs.values():
         base, quote = entry["wsname"].split("/")
-        assert rest_name(f"{ours.get(base, base)}/{ours.get(quote, quote)}") == entry["altname"]
+        assert kraken_name(f"{ours.get(base, base)}/{ours.get(quote, quote)}") == entry["altname"]
 
 
 @pytest.mark.parametrize("key", ["XXBTZUSD", "XBTUSDT", "BTC/USD"])
@@ -361,3 +363,80 @@ def test_refusals_of_coinbase_and_binance_are_final_or_not() -> None:
         with pytest.raises(SourceError) as caught:
             exchange.parse_page(GAP, exchange.first_page(GAP), body, NOW_MS)
         assert isinstance(caught.value, SourceUnavailableError) is not final, body
+
+
+# --- histories ------------------------------------------------------------------------------------
+
+SINCE = Gap("BTC/USD", 0, MAX_TRADE_ID, T0_MS)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_an_exchange_can_begin_a_history_at_a_time_or_says_why_not(name: str) -> None:
+    exchange = built(name)
+    gap = Gap(PAIRS[name][0], 0, MAX_TRADE_ID, T0_MS)
+    if exchange.no_history is None:
+        assert exchange.first_page_since(gap).path.startswith("/")
+    else:
+        with pytest.raises(SourceError) as caught:
+            exchange.first_page_since(gap)
+        assert str(caught.value) == exchange.no_history
+    first = exchange.first_page(gap)
+    assert exchange.page_at(gap, first.cursor) == first
+
+
+def test_krakens_history_begins_a_little_before_its_time_in_nanoseconds() -> None:
+    request = built("kraken").first_page_since(SINCE)
+    assert request.params["since"] == f"{T0_MS - OVERLAP_MS - 1}999999"
+    assert len(request.params["since"]) == 19
+
+
+def test_a_kraken_page_without_a_cursor_goes_on_from_its_last_trade() -> None:
+    rows = [["1", "1", (T0_MS + ms) / 1000, "s", "l", "", ms] for ms in (1, 2, 3)]
+    page = kraken_page(json.dumps({"error": [], "result": {"X": rows}}), SINCE)
+    assert page.next.cursor == (T0_MS + 3) * 1_000_000
+
+
+def test_an_empty_kraken_page_moves_no_cursor() -> None:
+    page = kraken_page('{"error":[],"result":{"X":[],"last":"1999999999999999999"}}', SINCE)
+    assert page.next == built("kraken").first_page(SINCE)
+
+
+def test_a_kraken_page_says_whether_it_is_full() -> None:
+    rows = [["1", "1", T0_MS / 1000, "s", "l", "", i] for i in range(1000)]
+    for count in (999, 1000):
+        page = kraken_page(json.dumps({"error": [], "result": {"X": rows[:count]}}), SINCE)
+        assert page.full is (count == 1000)
+
+
+def test_krakens_unknown_service_errors_are_worth_another_try() -> None:
+    with pytest.raises(SourceUnavailableError):
+        kraken_page('{"error":["EService:Deadline elapsed"]}')
+
+
+def test_binance_passes_an_aggregate_that_names_no_trades() -> None:
+    exchange = built("binance")
+    gap = Gap("BTC/USDT", 0, MAX_TRADE_ID, T0_MS)
+    request = PageRequest("/api/v3/aggTrades", {"startTime": str(T0_MS)}, -1)
+    page = exchange.parse_page(gap, request, b'[{"f":-1,"l":-1,"T":%d}]' % (T0_MS + 4), NOW_MS)
+    assert page.next is not None
+    assert (page.next.path, page.next.params["startTime"]) == (request.path, str(T0_MS + 5))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "asks"),
+    [
+        (401, b"", True),
+        (401, b'{"code":-2015,"msg":"Invalid API-key"}', True),
+        (400, b'{"code":-2014,"msg":"API-key format invalid."}', True),
+        (429, b'{"code":-1003,"msg":"Too many requests."}', False),
+        (400, b'{"code":-1121,"msg":"Invalid symbol."}', False),
+        (403, b"<html>", False),
+    ],
+)
+def test_binance_asking_for_a_key_is_told_apart(status: int, body: bytes, asks: bool) -> None:
+    refusal = built("binance").parse_refusal(status, body)
+    assert (refusal is not None) is asks
+    if refusal is not None:
+        assert "data.binance.vision" in str(refusal)
+    assert built("kraken").parse_refusal(status, body) is None
+    assert built("coinbase").parse_refusal(status, body) is None

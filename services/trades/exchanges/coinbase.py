@@ -65,6 +65,10 @@ class Coinbase:
     ws_url = "wss://ws-feed.exchange.coinbase.com"
     rest_url = "https://api.exchange.coinbase.com"
     has_snapshot = True
+    no_history: str | None = (
+        "coinbase gives trades backwards from the newest only, not from a time on: record them and use "
+        "TRADES_SOURCE=replay, or get files and use TRADES_HISTORY=archive"
+    )
 
     def __init__(self, pairs: tuple[str, ...]) -> None:
         self._pair_of = {pair.replace("/", "-"): pair for pair in pairs}
@@ -136,6 +140,14 @@ class Coinbase:
         # `after` means older than: https://docs.cdp.coinbase.com/exchange/rest-api/pagination
         return self._page(gap, None if gap.last_id is None else gap.last_id + 1)
 
+    def first_page_since(self, gap: Gap) -> PageRequest:  # noqa: ARG002
+        """There is none. Raises `SourceError`."""
+        raise SourceError(self.no_history)
+
+    def page_at(self, gap: Gap, cursor: int) -> PageRequest:
+        """Trades before the id ``-cursor``."""
+        return self._page(gap, -cursor)
+
     def _page(self, gap: Gap, after: int | None) -> PageRequest:
         params = {"limit": str(PAGE_ROWS)} | ({} if after is None else {"after": str(after)})
         # The cursor falls from page to page, so its negative rises.
@@ -157,6 +169,10 @@ class Coinbase:
         oldest = min(trade.trade_id for trade in good)
         done = oldest <= gap.first_id
         return Page(good, bad, None if done else self._page(gap, oldest))
+
+    def parse_refusal(self, status: int, body: bytes) -> SourceError | None:  # noqa: ARG002
+        """The status says it all."""
+        return None
 
 
 def _refusal(body: bytes) -> SourceError:

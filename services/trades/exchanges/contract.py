@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from services.common.errors import ContractError
+from services.common.errors import ContractError, SourceError
 from services.common.messages import MAX_CLOCK_SKEW_MS, MAX_TIME_MS, Side, Trade
 
 MAX_TRADE_ID = 2**62
@@ -110,6 +110,8 @@ class Page:
     bad: list[Bad] = field(default_factory=list)
     #: None when the gap is covered or the exchange has no more.
     next: PageRequest | None = None
+    #: Whether it holds as many rows as a page can, so that more may have had to wait for the next.
+    full: bool = False
 
 
 class Exchange(Protocol):
@@ -120,6 +122,8 @@ class Exchange(Protocol):
     rest_url: str
     #: Whether a subscription begins with the latest trades, so that a reconnect can compare ids.
     has_snapshot: bool
+    #: Why REST cannot begin at a time, so that there is no historical run by it; None where it can.
+    no_history: str | None
 
     def __init__(self, pairs: tuple[str, ...]) -> None: ...
 
@@ -132,11 +136,23 @@ class Exchange(Protocol):
     def first_page(self, gap: Gap) -> PageRequest:
         """The request that begins to fill a gap."""
 
+    def first_page_since(self, gap: Gap) -> PageRequest:
+        """The request that begins a history whose ids are unknown, with the trades at `gap.after_ms`.
+
+        It may take several pages without trades to find them. Raises `SourceError` with `no_history`.
+        """
+
+    def page_at(self, gap: Gap, cursor: int) -> PageRequest:
+        """The request with this cursor."""
+
     def parse_page(self, gap: Gap, request: PageRequest, body: bytes, received_at_ms: int) -> Page:
         """Read the answer to `request`.
 
         Raises `SourceUnavailableError` when asking again may help, `SourceError` when it can't.
         """
+
+    def parse_refusal(self, status: int, body: bytes) -> SourceError | None:
+        """What an HTTP status other than 200 means here; None where the status says it all."""
 
 
 def parse_time_ms(text: str) -> int:

@@ -9,6 +9,7 @@ import msgspec
 
 from services.common.errors import ContractError, SourceError, SourceUnavailableError
 from services.common.messages import Side, Trade
+from services.common.symbols import kraken_name
 from services.trades.exchanges.contract import (
     Ack,
     Alive,
@@ -27,11 +28,9 @@ from services.trades.exchanges.contract import (
 
 PAGE_ROWS = 1000
 OVERLAP_MS = 1000
-_REST_ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
 # REST errors come with HTTP 200; these pass, any other is final.
 _RETRY = re.compile(
-    r"EAPI:Rate limit|EGeneral:Too many requests|EService: ?(Unavailable|Busy|Throttled|Timeout|Market)"
-    r"|EGeneral:(Temporary lockout|Internal error)"
+    r"EAPI:Rate limit|EService:|EGeneral:(Too many requests|Temporary lockout|Internal error)"
 )
 _TRANSIENT_REFUSAL = re.compile(r"rate|unavailable|busy|throttled|maintenance", re.IGNORECASE)
 
@@ -88,6 +87,7 @@ class Kraken:
     ws_url = "wss://ws.kraken.com/v2"
     rest_url = "https://api.kraken.com"
     has_snapshot = True
+    no_history: str | None = None
 
     def __init__(self, pairs: tuple[str, ...]) -> None:
         # WebSocket v2 writes pairs as we do; the names of AssetPairs (XBT/USD) are refused there.
@@ -160,13 +160,18 @@ class Kraken:
 
     def first_page(self, gap: Gap) -> PageRequest:
         """Trades from shortly before the last known one on: ids and times may swap places."""
-        return self._page(gap, max(0, gap.after_ms - OVERLAP_MS) * 1_000_000)
+        return self.page_at(gap, max(0, gap.after_ms - OVERLAP_MS) * 1_000_000)
 
-    def _page(self, gap: Gap, cursor_ns: int) -> PageRequest:
+    def first_page_since(self, gap: Gap) -> PageRequest:
+        """The same: pages go by time anyway."""
+        return self.first_page(gap)
+
+    def page_at(self, gap: Gap, cursor: int) -> PageRequest:
+        """Trades from `cursor` on, in nanoseconds."""
         # Sources disagree on whether `since` is exclusive, so ask from one earlier; ids dedupe.
-        since = str(max(0, cursor_ns - 1))
-        params = {"pair": rest_name(gap.pair), "since": since, "count": str(PAGE_ROWS)}
-        return PageRequest("/0/public/Trades", params, cursor_ns)
+        since = str(max(0, cursor - 1))
+        params = {"pair": kraken_name(gap.pair), "since": since, "count": str(PAGE_ROWS)}
+        return PageRequest("/0/public/Trades", params, cursor)
 
     def parse_page(self, gap: Gap, request: PageRequest, body: bytes, received_at_ms: int) -> Page:
         """Rows are ``[price, volume, time, b|s, m|l, misc, trade_id]``; the key's name varies."""
@@ -186,7 +191,7 @@ class Kraken:
             raws = _raws.decode(rows) if rows is not None else []
             last = answer.result.get("last")
             # Nanoseconds do not fit a float: the cursor stays text and integer.
-            cursor = int(_cursor.decode(last)) if last is not None else request.cursor
+            cursor = int(_cursor.decode(last)) if last is not None else None
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             raise SourceUnavailableError(f"kraken: malformed page ({error})") from error
 
@@ -211,15 +216,18 @@ class Kraken:
             )
 
         good, bad, _ = read_rows(raws, _rest_row, to_trade)
+        if cursor is None or not raws:
+            # Without rows, nothing proves that a cursor skips none; without a cursor, their times do.
+            cursor = max([request.cursor, *(trade.event_time_ms * 1_000_000 for trade in good)])
         reached = bool(good) and gap.last_id is not None and good[-1].trade_id >= gap.last_id
         # Up to now: a page that is not full is the newest one.
-        newest = gap.last_id is None and len(raws) < PAGE_ROWS
-        return Page(good, bad, None if reached or newest else self._page(gap, cursor))
+        full = len(raws) >= PAGE_ROWS
+        newest = gap.last_id is None and not full
+        return Page(good, bad, None if reached or newest else self.page_at(gap, cursor), full)
 
-
-def rest_name(pair: str) -> str:
-    """Name of a pair in the REST API, the `altname` of AssetPairs: there BTC is XBT and DOGE is XDG."""
-    return "".join(_REST_ASSETS.get(asset, asset) for asset in pair.split("/"))
+    def parse_refusal(self, status: int, body: bytes) -> SourceError | None:  # noqa: ARG002
+        """Refusals come with status 200."""
+        return None
 
 
 def _status(head: _Frame) -> list[Event]:

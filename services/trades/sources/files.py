@@ -1,21 +1,16 @@
-"""Recordings on disk: which files there are, and their text in blocks of whole lines."""
+"""Recordings on disk: which files there are, and what a stretch of one holds."""
 
-import gzip
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import IO, cast
 
 from services.common.errors import SourceError
+from services.common.messages import Trade
 
 CSV_ENDINGS = (".csv", ".csv.gz")
 FRAME_ENDINGS = (".ndjson", ".ndjson.gz")
-BLOCK_BYTES = 65_536
 #: A paced replay reads little at a time, since reading delays what is due meanwhile.
 PACED_BLOCK_BYTES = 16_384
-#: No trade and no frame is longer; a decompression bomb without line ends is.
-MAX_LINE_BYTES = 8_000_000
 
 
 @dataclass(slots=True)
@@ -67,47 +62,19 @@ def find_recordings(path: Path) -> list[Path]:
     return [path]
 
 
-class TextFile:
-    """A file of lines, plain or gzipped, read in blocks that end with a line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.total_bytes = path.stat().st_size
-        #: How many of them were read; for a gzipped file, compressed ones.
-        self.read_bytes = 0
-
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, bytes]]:
-        """Number of the first line of a block, and the block. Raises `SourceError`."""
-        line = 1
-        rest = b""
-        try:
-            with self.path.open("rb") as raw:
-                reader = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if self._is_gzip else raw
-                while chunk := reader.read(block_bytes):
-                    self.read_bytes = raw.tell()
-                    end = chunk.rfind(b"\n") + 1
-                    if end:
-                        block = rest + chunk[:end]
-                        rest = chunk[end:]
-                        yield line, block
-                        line += block.count(b"\n")
-                    else:
-                        rest += chunk
-                    if len(rest) > MAX_LINE_BYTES:
-                        raise SourceError(
-                            f"{self.path}:{line}: a line of more than {MAX_LINE_BYTES} bytes; "
-                            "this is no recording of trades"
-                        )
-        except EOFError as error:
-            raise SourceError(
-                f"{self.path}: the gzip file ends early (near line {line}); copy it again"
-            ) from error
-        except (OSError, zlib.error) as error:
-            raise SourceError(f"{self.path}: cannot be read near line {line}: {error}") from error
-        self.read_bytes = self.total_bytes
-        if rest:
-            yield line, rest + b"\n"
-
-    @property
-    def _is_gzip(self) -> bool:
-        return self.path.name.endswith(".gz")
+def to_trades(exchange: str, pair: str, columns: Columns, received_at_ms: int) -> list[Trade]:
+    """Trades out of numbered columns."""
+    assert columns.ids is not None
+    return list(
+        map(
+            Trade,
+            repeat(exchange),
+            repeat(pair),
+            columns.ids,
+            columns.sides,
+            columns.prices,
+            columns.quantities,
+            columns.events,
+            repeat(received_at_ms),
+        )
+    )

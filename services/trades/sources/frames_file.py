@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from services.common.messages import Trade
+from services.common.text_files import BLOCK_BYTES, TextFile
 from services.trades.exchanges.contract import Bad, Exchange, Ignored, Trades
-from services.trades.sources.files import BLOCK_BYTES, Block, Columns, TextFile
+from services.trades.sources.files import Block, Columns
 
 
 class FramesFile(TextFile):

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from itertools import repeat
 from pathlib import Path
 from time import monotonic, process_time
 
@@ -11,21 +10,22 @@ from loguru import logger
 from services.common.errors import SourceError
 from services.common.health import Health
 from services.common.messages import Trade
+from services.common.symbols import pair_of_name
+from services.common.text_files import BLOCK_BYTES, TextFile
 from services.trades.counters import TradeMetrics
 from services.trades.exchanges import REGISTRY
 from services.trades.exchanges.contract import Bad
 from services.trades.progress import Progress
 from services.trades.publisher import Publisher
 from services.trades.settings import TradesSettings
-from services.trades.sources.csv_file import CsvFile, pair_of_name
+from services.trades.sources.csv_file import CsvFile
 from services.trades.sources.files import (
-    BLOCK_BYTES,
     CSV_ENDINGS,
     PACED_BLOCK_BYTES,
     Block,
     Columns,
-    TextFile,
     find_recordings,
+    to_trades,
 )
 from services.trades.sources.frames_file import FramesFile
 from services.trades.sources.pacing import Pacer
@@ -166,20 +166,7 @@ class ReplaySource:
 
     def to_trades(self, pair: str, columns: Columns) -> list[Trade]:
         """Trades out of columns, received now."""
-        assert columns.ids is not None
-        return list(
-            map(
-                Trade,
-                repeat(self._settings.exchange),
-                repeat(pair),
-                columns.ids,
-                columns.sides,
-                columns.prices,
-                columns.quantities,
-                columns.events,
-                repeat(self._now_ms()),
-            )
-        )
+        return to_trades(self._settings.exchange, pair, columns, self._now_ms())
 
     def send(self, pair: str, trades: list[Trade]) -> None:
         """Publish a batch."""

@@ -1,0 +1,118 @@
+"""`make backfill`: history through the same services into the store, on an embedded broker or yours."""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from services.backfill.coverage import coverage
+from services.backfill.report import report_text
+from services.backfill.source import CHAIN, SourceService, source_settings
+from services.backfill.watch import wait_until_ended
+from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
+from services.common.errors import ServiceError, SettingsError, SourceError
+from services.common.history_report import HistoryReport, load_report
+from services.demo.processes import Cluster, DemoError, own_folder
+from services.features import open_store
+
+SUFFIX = "-historical"
+#: The embedded broker looks through its log for each fetch: fewer, longer ones leave the cores to us.
+EMBEDDED = {**EMBEDDED_ENV, "KAFKA_FETCH_WAIT_MS": "200"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a backfill to its end: 0 when it is complete, 1 when something is missing, 2 for wrong options."""
+    asked = _arguments(arguments)
+    folder: Path = asked.folder.resolve()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        source = source_settings(asked, folder / "state")
+        with own_folder(folder):
+            own_broker = os.environ.get("KAFKA_BROKERS")
+            # Without a broker that remembers, services begin anew; what was downloaded stays.
+            if not own_broker:
+                _forget(folder / "state")
+            with nullcontext() if own_broker else EmbeddedBroker() as broker:
+                common = broker_env(os.environ, broker.address if broker else None)
+                cluster = Cluster(folder, common)
+                try:
+                    return run(cluster, source, folder, asked.store.resolve())
+                finally:
+                    cluster.stop()
+    except (SettingsError, SourceError) as error:
+        sys.stderr.write(f"backfill: {error}\n")
+        return 2
+    except (DemoError, ServiceError) as error:
+        sys.stderr.write(f"\nbackfill: {error}\nthe same command goes on where it was\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; the same command goes on where it was\n")
+        return 130
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make backfill", description=__doc__)
+    parser.add_argument(
+        "--exchange", default="kraken", help="kraken, binance; any name with --source archive"
+    )
+    parser.add_argument("--pairs", default="", help="like BTC/USD,ETH/USD; an archive knows its own")
+    parser.add_argument("--since", default="", help="begin with this time, like 2024-01-01")
+    parser.add_argument("--until", default="", help="end before this time; now if unset")
+    parser.add_argument("--source", choices=("rest", "archive"), help="archive if --path is given, else rest")
+    parser.add_argument("--path", default="", help="archive file or folder")
+    parser.add_argument("--store", type=Path, default=Path("store/features.sqlite"), help="the feature store")
+    parser.add_argument("--folder", type=Path, default=Path(".backfill"), help="where state and logs go")
+    return parser.parse_args(arguments)
+
+
+def broker_env(environ: Mapping[str, str], embedded: str | None) -> dict[str, str]:
+    """Broker settings of all services: the embedded one's, or what the environment says."""
+    if embedded is not None:
+        return {**EMBEDDED, "KAFKA_BROKERS": embedded, "KAFKA_TOPIC_SUFFIX": SUFFIX}
+    given = {name: value for name, value in environ.items() if name.startswith("KAFKA_")}
+    return {"KAFKA_TOPIC_SUFFIX": SUFFIX, **given}
+
+
+def _forget(state: Path) -> None:
+    """Remove what belongs to a broker that is gone, but not the downloads of `services.trades.history`."""
+    for path in state.glob("*") if state.exists() else ():
+        if path.name != "trades":
+            shutil.rmtree(path)
+    for path in (state / "trades").glob("*.json"):
+        path.unlink()
+
+
+def run(cluster: Cluster, source: SourceService, folder: Path, store: Path) -> int:
+    """Start the services, wait for their end and say what came of it. Raises `DemoError`."""
+    began = time.monotonic()
+    report_path = source.report_path(SUFFIX)
+    report_path.unlink(missing_ok=True)
+    services = [cluster.start(name, {}) for name in CHAIN[CHAIN.index(source.name) + 1 : -1]]
+    services.append(cluster.start(CHAIN[-1], {"STORE_PATH": str(store)}))
+    cluster.wait_until_up()
+    first = cluster.start(source.name, source.settings)
+    wait_until_ended(cluster, first, services)
+    report = load_report(report_path)
+    if report is None:
+        raise DemoError(f"the {source.name} service left no report; its log is {first.log}")
+    pairs = [pair.pair for pair in report.pairs]
+    with open_store(store) as reader:
+        rows = coverage(reader, report.exchange, pairs, report.since_ms, report.until_ms)
+    sys.stdout.write(f"{report_text(report, rows, time.monotonic() - began)}\n")
+    sys.stdout.write(f"  store {store}; logs {folder}\n")
+    return 0 if is_complete(report) else 1
+
+
+def is_complete(report: HistoryReport) -> bool:
+    """Whether nothing is missing."""
+    return report.ended and not any(pair.missing for pair in report.pairs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

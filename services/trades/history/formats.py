@@ -1,0 +1,135 @@
+"""The files of trades that exchanges offer for download: which one is this, and how is it read. Pure.
+
+- Kraken ("Downloadable historical market data"): ``XBTUSD.csv`` with ``unix seconds,price,volume``. No
+  header, no ids, no sides; identical rows are distinct trades.
+- Binance (data.binance.vision): ``BTCUSDT-trades-2024-01.csv`` with ``id,price,qty,quoteQty,time,
+  isBuyerMaker,isBestMatch``. Times are milliseconds, from 2025 on microseconds.
+- Our own recordings: ``time_ms,side,price,quantity`` with a header, see `services.trades.sources.csv_file`.
+"""
+
+import re
+from calendar import monthrange
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from services.common.errors import SourceError
+from services.common.messages import MAX_TIME_MS
+from services.trades.sources.csv_parser import Layout, Parser
+
+_KRAKEN = Layout(width=3, time=0, price=1, quantity=2)
+_BINANCE = Layout(width=7, time=4, price=1, quantity=2, side=5, trade_id=0)
+_BOOLS = {"true", "false"}
+_PERIOD = re.compile(r"-(\d{4})-(\d{2})(?:-(\d{2}))?$")
+#: From here on a number of milliseconds is one of microseconds.
+_MICROSECONDS_FROM = 100_000_000_000_000
+
+
+class KrakenParser(Parser):
+    """Takers' sides are estimated by the tick rule (Lee and Ready 1991): up is bought, down is sold."""
+
+    def __init__(self, name: str, pair: str) -> None:
+        super().__init__(name, _KRAKEN, pair)
+        self._last_price = 0.0
+        self._last_side = "buy"
+
+    def _to_times(self, cells: Sequence[str]) -> list[int]:
+        # By way of microseconds, as the mapper reads the times of REST.
+        return [round(seconds * 1e6) // 1000 for seconds in map(float, cells)]
+
+    def _to_sides(self, cells: Sequence[str], prices: Sequence[float]) -> Sequence[str]:  # noqa: ARG002
+        last, side = self._last_price, self._last_side
+        sides = []
+        for price in prices:
+            if price > last:
+                side = "buy"
+            elif price < last:
+                side = "sell"
+            last = price
+            sides.append(side)
+        self._last_price, self._last_side = last, side
+        return sides
+
+    def _time_of(self, text: str, line: int) -> int:
+        if not re.fullmatch(r"\s*\d{1,19}(\.\d{1,19})?\s*", text, re.ASCII):
+            raise self._refusal(line, f"time {text[:40]!r}", "write unix seconds")
+        seconds = float(text)
+        if seconds * 1000 > MAX_TIME_MS:
+            raise self._refusal(line, f"time {text.strip()[:40]}", "write seconds, not milliseconds")
+        return round(seconds * 1e6) // 1000
+
+
+class BinanceParser(Parser):
+    """`isBuyerMaker` says that the taker sold."""
+
+    def __init__(self, name: str, pair: str) -> None:
+        super().__init__(name, _BINANCE, pair)
+
+    def _to_times(self, cells: Sequence[str]) -> list[int]:
+        times = list(map(int, cells))
+        if max(times) < _MICROSECONDS_FROM:
+            return times
+        return [time // 1000 if time >= _MICROSECONDS_FROM else time for time in times]
+
+    def _to_sides(self, cells: Sequence[str], prices: Sequence[float]) -> Sequence[str] | None:  # noqa: ARG002
+        if not set(cells) <= {"True", "False"}:
+            return None
+        return ["sell" if cell == "True" else "buy" for cell in cells]
+
+    def _time_of(self, text: str, line: int) -> int:
+        time = self._integer(text, line, "time")
+        return time // 1000 if time >= _MICROSECONDS_FROM else time
+
+    def _side_of(self, text: str, line: int) -> str:
+        cell = text.strip().lower()
+        if cell not in _BOOLS:
+            raise self._refusal(line, f"isBuyerMaker {text[:20]!r}", "write True or False")
+        return "sell" if cell == "true" else "buy"
+
+
+def parser_for(name: str, head: str, pair: str) -> Parser | None:
+    """The parser of a file that begins with the line `head`; None for a recording of our own.
+
+    Raises `SourceError` when the file holds something else than trades.
+    """
+    cells = [cell.strip().lower() for cell in head.split(",")]
+    if "time_ms" in cells:
+        return None
+    if len(cells) == 7 and (cells[5] in _BOOLS or has_header(head)):
+        return BinanceParser(name, pair)
+    if len(cells) == 3 and not has_header(head):
+        return KrakenParser(name, pair)
+    raise SourceError(f"{name}:1: {_what(cells)}")
+
+
+def has_header(head: str) -> bool:
+    """Whether the first line of an exchange's file names its columns."""
+    return not re.match(r"\s*\"?[\d.]", head)
+
+
+def _what(cells: Sequence[str]) -> str:
+    if len(cells) == 8 and cells[6] in _BOOLS:
+        return "aggTrades merge trades and number them otherwise; download the files called trades"
+    if len(cells) == 12:
+        return "these are candles of Binance (klines); download the files called trades"
+    if len(cells) == 7:
+        return (
+            "these look like candles (OHLCVT of Kraken), which are read by CANDLES_SOURCE=archive, and not "
+            "together with trades; make backfill chooses by itself"
+        )
+    return (
+        f"{len(cells)} columns, of no known kind; expected Kraken's time,price,volume, Binance's trades, or "
+        "a header time_ms,side,price,quantity"
+    )
+
+
+def complete_until_ms(stem: str) -> int | None:
+    """Up to when a file of a day or a month is complete, by its name; None where that does not say."""
+    match = _PERIOD.search(stem)
+    if match is None:
+        return None
+    year, month, day = int(match[1]), int(match[2]), int(match[3] or 0)
+    try:
+        last = day or monthrange(year, month)[1]
+        return int(datetime(year, month, last, tzinfo=UTC).timestamp() * 1000) + 86_400_000
+    except ValueError:
+        return None

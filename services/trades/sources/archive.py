@@ -1,0 +1,115 @@
+"""The historical source over downloaded files: every pair whole, in order, then its end."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from loguru import logger
+
+from services.common.health import Health
+from services.common.history_report import HistoryReport, PairHistory
+from services.common.text_files import locate
+from services.trades.counters import TradeMetrics
+from services.trades.history.archive import TICK_RULE, PairArchive, archive_files
+from services.trades.history.ledger import Ledger
+from services.trades.history.outlet import Outlet
+from services.trades.progress import Progress
+from services.trades.publisher import Publisher
+from services.trades.settings import TradesSettings
+from services.trades.sources.files import CSV_ENDINGS
+
+
+def archive_identity(settings: TradesSettings) -> str:
+    """What the progress of a run refers to: other files, another range or other pairs begin anew."""
+    assert settings.archive_path is not None
+    path = settings.archive_path.absolute()
+    sizes = {f.path.name: f.path.stat().st_size for f in locate(path, CSV_ENDINGS)}
+    files = ",".join(f"{name}:{size}" for name, size in sizes.items())
+    return (
+        f"history archive {settings.exchange} {path} {files} {settings.since} {settings.until} "
+        f"{','.join(settings.pairs)}"
+    )
+
+
+class ArchiveSource:
+    """Publishes what the files hold. Raises `SourceError`."""
+
+    def __init__(
+        self,
+        settings: TradesSettings,
+        publisher: Publisher,
+        progress: Progress,
+        health: Health,
+        metrics: TradeMetrics,
+        now_ms: Callable[[], int],
+        report_path: Path,
+    ) -> None:
+        assert settings.archive_path is not None
+        self._settings = settings
+        self._progress = progress
+        self._health = health
+        self._now_ms = now_ms
+        self._archives = [
+            PairArchive(settings.exchange, pair, files, settings.since or 0, settings.until)
+            for pair, files in archive_files(settings.archive_path, settings.pairs, now_ms).items()
+        ]
+        for pair, at in progress.positions.items():
+            logger.info("{} goes on after trade {}", pair, at.trade_id)
+        first_ms = min(archive.first_ms for archive in self._archives)
+        self._report = HistoryReport(
+            settings.exchange,
+            "archive",
+            first_ms if settings.since is None else settings.since,
+            settings.until or first_ms,
+            [PairHistory(archive.pair) for archive in self._archives],
+        )
+        self._ledger = Ledger(self._report, report_path, metrics)
+        self._outlet = Outlet(
+            publisher,
+            progress,
+            health,
+            self._ledger,
+            now_ms,
+            since_ms=settings.since or 0,
+            series=len(self._archives),
+            batch_rows=settings.batch_rows,
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """A batch of each pair in turn, so that they share what follows evenly."""
+        self._ledger.fetching_begins()
+        reading = [
+            (archive, archive.batches(self._now_ms, self._settings.batch_rows)) for archive in self._archives
+        ]
+        while reading and not stop.is_set():
+            for item in list(reading):
+                archive, batches = item
+                rows = next(batches, None)
+                if rows is None:
+                    reading.remove(item)
+                    self._end(archive)
+                else:
+                    self._outlet.send(archive.pair, rows)
+                    self._ledger.reached(archive.pair, min(archive.share, 0.999))
+                self._take_missing(archive)
+                self._health.input_arrived()
+                self._outlet.keep_up()
+                if stop.is_set():
+                    break
+        estimated = [archive.pair for archive in self._archives if archive.estimates_sides]
+        if estimated:
+            self._ledger.note(TICK_RULE.format(", ".join(estimated)))
+        if self._outlet.finish(stop):
+            # Complete: a further run is a new one, which begins the series anew.
+            self._progress.forget()
+
+    def _end(self, archive: PairArchive) -> None:
+        end_ms = archive.end_ms(self._now_ms())
+        self._ledger.ends(end_ms)
+        self._ledger.reached(archive.pair, 1.0)
+        self._outlet.end(archive.pair, end_ms)
+
+    def _take_missing(self, archive: PairArchive) -> None:
+        for missing in archive.missing:
+            self._ledger.missing(archive.pair, missing)
+        archive.missing.clear()
