@@ -211,6 +211,29 @@ def test_replicas_come_and_go_under_load_and_the_rows_stay_the_same(
     assert_same(clusters, "scaled", undisturbed)
 
 
+def test_history_comes_into_the_same_store_and_its_containers_end(
+    clusters: Clusters, everything: None
+) -> None:
+    begin_ms = scenario.SAMPLE_BEGIN_MS
+    span = (f"since={begin_ms}", f"until={begin_ms + 3_600_000}")
+    path = clusters.data / "kraken" / "BTC-USD.csv.gz"
+    clusters.configure({})
+    clusters.make(
+        "up", "cluster=indicators_historical", "exchange=past", "pairs=BTC/USD", f"path={path}", *span
+    )
+    names = [f"{name}_historical" for name in ("trades", "candles", "ta", "features")]
+    (asked,) = clusters.containers("features")
+    clusters.wait_for(lambda: not any(map(clusters.containers, names)), "the end of the historical services")
+    for name in names:
+        (container,) = clusters.containers(name, every=True)
+        assert clusters.docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+    rows = clusters.ta_rows("past", ("BTC/USD",), TIMEFRAMES)
+    assert len(rows) == 60 + 12 + 4 + 2 + 1
+    assert rows == clusters.ta_rows("kraken", ("BTC/USD",), TIMEFRAMES)
+    assert clusters.containers("features") == [asked]
+    clusters.make("down", "cluster=indicators_historical")
+
+
 def test_a_crashed_service_is_started_by_the_engine(clusters: Clusters, everything: None) -> None:
     (container,) = clusters.containers("news_signals")
     before = clusters.restarts(container)
