@@ -95,7 +95,7 @@ def assert_same(clusters: Clusters, exchange: str, undisturbed: Rows) -> None:
     clusters.wait_for(lambda: not clusters.containers("trades"), "the end of the replay", 150)
     hours = {("*", pair, "1h", BEGIN_MS + 3_600_000) for pair in PAIRS}
     clusters.wait_for(
-        lambda: hours <= clusters.ta_rows(exchange, PAIRS, ("1h",)).keys(), "the hours' candles", 120
+        lambda: hours <= clusters.ta_rows(exchange, PAIRS, ("1h",)).keys(), "the hours' candles", 150
     )
     rows = clusters.ta_rows(exchange, PAIRS, TIMEFRAMES)
     assert rows.keys() == undisturbed.keys()
@@ -174,12 +174,11 @@ def test_killed_and_frozen_services_start_again_and_lose_nothing(
     for name in ("candles", "features", "trades"):
         (container,) = clusters.containers(name)
         clusters.docker("kill", container)
-        # So long its group takes to notice. A consumer that comes back sooner shares the partitions with
-        # the one that is dead, and Tansu, which may stand in for Redpanda here, then loses them both.
+        # So long its group takes to notice.
         time.sleep(4)
         assert clusters.containers(name) == [], "docker kill is a wish that it stays down"
         clusters.make("up", "cluster=indicators", f"svc={name}")
-        assert clusters.containers(name) == [container]
+        assert len(clusters.containers(name)) == 1
     clusters.wait_for(
         lambda: clusters.restarts(frozen) > restarts, "the end of what hangs by its health check"
     )
