@@ -1,6 +1,7 @@
 """`make bench`: every figure of the design in one run, side by side, as a table.
 
-`python -m benchmarks.run [candles] [ta] [store] [latency] [news] [--scale 0.2]` runs a part or a short form.
+`python -m benchmarks.run [candles] [ta] [store] [latency] [news] [backfill] [--scale 0.2]` runs a part or a
+short form.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.backfill import bench_backfill
 from benchmarks.measure import (
     BEGIN_MS,
     PAIRS,
@@ -225,6 +227,7 @@ PARTS: dict[str, Callable[[Table, float], None]] = {
     "store": bench_store,
     "latency": bench_latency,
     "news": bench_news,
+    "backfill": bench_backfill,
 }
 
 

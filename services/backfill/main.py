@@ -66,6 +66,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--until", default="", help="end before this time; now if unset")
     parser.add_argument("--source", choices=("rest", "archive"), help="archive if --path is given, else rest")
     parser.add_argument("--path", default="", help="archive file or folder")
+    parser.add_argument("--rest-url", default="", help="another address of the exchange's REST API")
     parser.add_argument("--store", type=Path, default=Path("store/features.sqlite"), help="the feature store")
     parser.add_argument("--folder", type=Path, default=Path(".backfill"), help="where state and logs go")
     return parser.parse_args(arguments)

@@ -33,8 +33,8 @@ class KrakenParser(Parser):
         self._last_side = "buy"
 
     def _to_times(self, cells: Sequence[str]) -> list[int]:
-        # By way of microseconds, as the mapper reads the times of REST.
-        return [round(seconds * 1e6) // 1000 for seconds in map(float, cells)]
+        # Half a microsecond more, so that what a double cannot hold does not cost a millisecond.
+        return [int(seconds * 1000 + 0.0005) for seconds in map(float, cells)]
 
     def _to_sides(self, cells: Sequence[str], prices: Sequence[float]) -> Sequence[str]:  # noqa: ARG002
         last, side = self._last_price, self._last_side
@@ -55,7 +55,7 @@ class KrakenParser(Parser):
         seconds = float(text)
         if seconds * 1000 > MAX_TIME_MS:
             raise self._refusal(line, f"time {text.strip()[:40]}", "write seconds, not milliseconds")
-        return round(seconds * 1e6) // 1000
+        return int(seconds * 1000 + 0.0005)
 
 
 class BinanceParser(Parser):

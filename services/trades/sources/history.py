@@ -31,7 +31,7 @@ from services.trades.history.fetcher import Ended, Fetched, Fetcher, Item
 from services.trades.history.ledger import Ledger
 from services.trades.history.outlet import Outlet
 from services.trades.history.spool import Spool, Spooled, spool_folder
-from services.trades.history.walk import Walk
+from services.trades.history.walk import SETTLE_MS, Walk
 from services.trades.progress import Position, Progress
 from services.trades.publisher import Publisher
 from services.trades.rest import Fetch, PacedFetch
@@ -75,6 +75,9 @@ class HistorySource:
         self._since_ms = settings.since
         # Nothing is known of the future, and services refuse what is stamped so.
         self._until_ms = now if settings.until is None else min(settings.until, now)
+        if goes_on:
+            # Whoever goes on finds by id what has not settled yet.
+            self._until_ms = max(min(self._since_ms + 1, now), now - SETTLE_MS)
         if self._since_ms >= self._until_ms:
             raise SourceError("TRADES_SINCE lies in the future: there is no history yet")
         self._settings = settings
