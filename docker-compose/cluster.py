@@ -79,11 +79,14 @@ class Compose:
         return answer.stdout.split()
 
     def own_broker(self) -> str | None:
-        """The broker that is used in place of redpanda, if any."""
-        own = FOLDER / self.environ.get("CLUSTER_ENV", ".env")
+        """The broker that is used in place of redpanda, if any. Raises `UsageError`."""
+        own = FOLDER / ".env"
         lines = own.read_text().splitlines() if own.is_file() else []
         named = [line.partition("=")[2].strip() for line in lines if line.startswith("KAFKA_BROKERS=")]
-        return self.environ.get("KAFKA_BROKERS") or (named[-1] if named else None)
+        broker = self.environ.get("KAFKA_BROKERS") or (named[-1] if named else None)
+        if broker and broker.startswith(("localhost", "127.", "[::1]")):
+            raise UsageError(f"KAFKA_BROKERS={broker} is the host's; a container that asks there asks itself")
+        return broker
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         return ["docker", "compose", "-f", str(self._file), *arguments]
@@ -92,6 +95,9 @@ class Compose:
 def up(compose: Compose, cluster: str, names: list[str], replicas: int | None) -> int:
     """Start what is not running or has changed, the message bus before it."""
     options = ["--detach"]
+    if cluster == "all":
+        # History begins somewhere, so it is started by name.
+        names = [name for name in names if not name.endswith("_historical")]
     if cluster == "messagebus":
         options.append("--wait")
     elif compose.own_broker():

@@ -34,9 +34,9 @@ def compose(cluster: str) -> dict[str, Any]:
     return found
 
 
-def cluster_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def cluster_command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / "cluster.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={"PATH": ""}, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, env={"PATH": "", **environ}, timeout=30)
 
 
 def test_the_compose_files_keep_to_the_specification() -> None:
@@ -112,6 +112,16 @@ def test_without_docker_a_command_says_so() -> None:
     answer = cluster_command("up", "--cluster", "indicators")
     assert answer.returncode == 1
     assert "no docker on this machine" in answer.stderr
+
+
+def test_the_address_of_a_broker_on_the_host_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 7\n")
+    (tmp_path / "docker").chmod(0o755)
+    up = ("up", "--cluster", "indicators")
+    answer = cluster_command(*up, PATH=str(tmp_path), KAFKA_BROKERS="localhost:19092")
+    assert answer.returncode == 2
+    assert "a container that asks there asks itself" in answer.stderr
+    assert cluster_command(*up, PATH=str(tmp_path), KAFKA_BROKERS="broker.example:9092").returncode == 7
 
 
 def test_prometheus_asks_every_service() -> None:
