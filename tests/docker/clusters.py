@@ -23,6 +23,8 @@ BUS = {
     "KAFKA_FETCH_WAIT_MS": "50",
     "KAFKA_RETENTION_HOURS": "2",
 }
+#: What features asks its clients for, given as a file.
+KEY = "key-of-the-tests-only"
 #: Whoever runs the tests may have told Compose about clusters of their own.
 OWN = (
     "COMPOSE_",
@@ -32,6 +34,7 @@ OWN = (
     "TRADES_",
     "CLUSTER_ENV",
     "DATA_DIR",
+    "SECRETS_DIR",
     "RESTART",
     "MAKE",
     "MFLAGS",
@@ -44,9 +47,15 @@ class Clusters:
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
         self.data.mkdir()
+        secrets = folder / "secrets"
+        for name in IMAGES:
+            (secrets / name).mkdir(parents=True)
+        key = secrets / "features" / "FEATURES_API_KEY"
+        key.write_text(KEY)
         # The services' user is not the one who runs the tests.
-        for path in (folder, self.data):
+        for path in (folder, self.data, secrets, *secrets.iterdir()):
             path.chmod(0o755)
+        key.chmod(0o644)
         self._settings = folder / "cluster.env"
         self.project = f"cpp-test-{os.getpid()}"
         ports = {
@@ -62,6 +71,7 @@ class Clusters:
             "IMAGE_PREFIX": self.project,
             "CLUSTER_ENV": str(self._settings),
             "DATA_DIR": str(self.data),
+            "SECRETS_DIR": str(secrets),
             "RESTART": "on-failure",
         }
 
@@ -141,7 +151,7 @@ class Clusters:
 
     def get(self, path: str, **query: Any) -> requests.Response:
         """What features answers at its published port."""
-        return requests.get(f"{self.url}{path}", params=query, timeout=20)
+        return requests.get(f"{self.url}{path}", params=query, headers={"X-API-Key": KEY}, timeout=20)
 
     def ta_rows(self, exchange: str, pairs: tuple[str, ...], timeframes: tuple[str, ...]) -> Rows:
         """Closed rows of `ta`, without the time of writing, under the exchange's place ``*``."""

@@ -1,108 +1,21 @@
 """The clusters in containers: every row arrives, and killing, freezing and scaling change none of them."""
 
 import json
-import shutil
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
+import requests
 
 from services.demo import scenario
-from services.demo.market import simulate, write_csv
-from tests.docker.clusters import IMAGES, Clusters
-from tests.pipeline.support import BEGIN_MS, Rows, World, wait_for
+from tests.docker.clusters import IMAGES, KEY, ROOT, Clusters
+from tests.docker.plays import TIMEFRAMES, assert_same, play
+from tests.pipeline.support import Rows
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
-PAIRS = ("BTC/USD", "ETH/USD", "SOL/USD", "XRP/USD", "ADA/USD", "DOT/USD")
-TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h")
-MINUTES = 60
-UNTIL_MS = BEGIN_MS + MINUTES * 60_000 + 10_000
-#: The hour takes a minute.
-SPEED = 60.0
 #: What the images may take, base included; a new dependency should be noticed.
 LARGEST_MB = {"trades": 270, "candles": 270, "ta": 350, "features": 400, "news": 270, "news_signals": 470}
-
-
-def market(folder: Path) -> None:
-    """An hour of six pairs, with a trade every two seconds each."""
-    folder.mkdir()
-    for seed, pair in enumerate(PAIRS):
-        made = simulate(pair, BEGIN_MS, [(MINUTES * 60_000, 0.5)], 100.0, seed)
-        write_csv(made, folder / f"{pair.replace('/', '-')}.csv", 1)
-
-
-def replay(exchange: str, path: str, until_ms: int, speed: float) -> dict[str, str]:
-    """Settings of a trades service that plays a recording."""
-    return {
-        "TRADES_SOURCE": "replay",
-        "TRADES_EXCHANGE": exchange,
-        "TRADES_PAIRS": "",
-        "TRADES_REPLAY_PATH": path,
-        "TRADES_REPLAY_UNTIL": str(until_ms),
-        "TRADES_REPLAY_SPEED": str(speed),
-    }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(clusters: Clusters, tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """The rows of the market when it goes through the services on this machine at full speed."""
-    market(clusters.data / "market")
-    settings = replay("simulated", str(clusters.data / "market"), UNTIL_MS, 0)
-    with World(tmp_path_factory.mktemp("undisturbed")) as world:
-        for service in ("candles", "ta", "features"):
-            world.start(service)
-        own = {name.removeprefix("TRADES_"): value for name, value in settings.items()}
-        trades = world.cluster.start("trades", own)
-        wait_for(lambda: trades.process.poll() is not None, "the end of the replay")
-        hours = {("simulated", pair, "1h", BEGIN_MS + 3_600_000) for pair in PAIRS}
-        wait_for(lambda: hours <= world.rows().keys(), "the hours' candles")
-        world.cluster.stop()
-        rows = world.rows()
-    closed = {key: row for key, row in rows.items() if key[2] in TIMEFRAMES}
-    assert len(closed) == len(PAIRS) * (60 + 12 + 4 + 2 + 1)
-    return {("*", *key[1:]): {**row, "exchange": "*"} for key, row in closed.items()}
-
-
-@pytest.fixture(scope="module")
-def everything(clusters: Clusters) -> None:
-    """All clusters up, with the real hour and the news of the demo replayed through them."""
-    (clusters.data / "kraken").mkdir()
-    shutil.copy(scenario.SAMPLE, clusters.data / "kraken" / "BTC-USD.csv.gz")
-    (clusters.data / "headlines.csv").write_bytes(scenario.HEADLINES.read_bytes())
-    for path in clusters.data.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    until_ms = scenario.SAMPLE_BEGIN_MS + 3_600_000 + 10_000
-    news = {
-        "NEWS_SOURCES": "file",
-        "NEWS_FILE_PATH": "/data/headlines.csv",
-        "NEWS_FILE_COLUMNS": "published=published_at,observed=observed_at",
-    }
-    clusters.configure({**replay("kraken", "/data/kraken", until_ms, 0), **news})
-    clusters.make("up", "cluster=indicators")
-    clusters.make("up", "cluster=sentiment_signals")
-
-
-def play(clusters: Clusters, exchange: str) -> None:
-    """Start the market as if it were live."""
-    clusters.configure(replay(exchange, "/data/market", UNTIL_MS, SPEED))
-    clusters.make("up", "cluster=indicators", "svc=trades")
-
-
-def assert_same(clusters: Clusters, exchange: str, undisturbed: Rows) -> None:
-    """Wait for the end; the store holds what an undisturbed run left there."""
-    clusters.wait_for(lambda: not clusters.containers("trades"), "the end of the replay", 150)
-    hours = {("*", pair, "1h", BEGIN_MS + 3_600_000) for pair in PAIRS}
-    clusters.wait_for(
-        lambda: hours <= clusters.ta_rows(exchange, PAIRS, ("1h",)).keys(), "the hours' candles", 150
-    )
-    rows = clusters.ta_rows(exchange, PAIRS, TIMEFRAMES)
-    assert rows.keys() == undisturbed.keys()
-    assert [key for key in rows if rows[key] != undisturbed[key]] == []
-    services = ("candles", "ta", "features")
-    samples = [clusters.metrics(container) for name in services for container in clusters.containers(name)]
-    assert sum(v for s in samples for name, v in s.items() if name.startswith("dead_letters_total")) == 0
 
 
 def test_an_image_is_small_and_runs_as_a_user_who_may_do_little(clusters: Clusters) -> None:
@@ -116,6 +29,13 @@ def test_an_image_is_small_and_runs_as_a_user_who_may_do_little(clusters: Cluste
         assert found.split() == sorted(["__init__.py", "common", name])
     print("images, MB:", sizes)
     assert {name: size for name, size in sizes.items() if size > LARGEST_MB[name]} == {}
+
+
+def test_the_engine_understands_every_file(clusters: Clusters) -> None:
+    for path in (ROOT / "docker-compose").glob("*.yml"):
+        # The services' own file is only extended, and names volumes of those that extend it.
+        if path.name != "services.yml":
+            assert clusters.docker("compose", "-f", str(path), "config", "--quiet") == ""
 
 
 def test_every_row_of_a_replay_comes_through_all_clusters(clusters: Clusters, everything: None) -> None:
@@ -148,6 +68,17 @@ def test_features_of_two_clusters_is_one_container(clusters: Clusters, everythin
     (before,) = clusters.containers("features")
     clusters.make("up", "cluster=sentiment_signals", "svc=features")
     assert clusters.containers("features") == [before]
+
+
+def test_a_secret_is_known_to_its_service_and_shown_by_nobody(clusters: Clusters, everything: None) -> None:
+    path = "/features/ta/latest"
+    assert clusters.get(path).status_code == 200
+    assert requests.get(f"{clusters.url}{path}", timeout=10).status_code == 401
+    (container,) = clusters.containers("features")
+    assert KEY not in clusters.docker("inspect", container)
+    assert (
+        KEY not in clusters.docker("logs", container) + requests.get(f"{clusters.url}/info", timeout=10).text
+    )
 
 
 def test_a_container_is_locked_up(clusters: Clusters, everything: None) -> None:

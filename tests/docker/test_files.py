@@ -72,7 +72,7 @@ def test_an_image_holds_the_service_that_it_is_named_after(service: str) -> None
     assert described["build"]["args"]["SERVICE"] == service
     assert f"/{service}:" in described["image"]
     assert described["env_file"][0] == f"../services/{service}/.env"
-    assert f"./secrets/{service}:/run/secrets:ro" in described["volumes"]
+    assert f"${{SECRETS_DIR:-./secrets}}/{service}:/run/secrets:ro" in described["volumes"]
     assert (FOLDER / "secrets" / service / ".gitkeep").exists()
 
 
