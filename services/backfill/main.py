@@ -17,7 +17,7 @@ from services.backfill.watch import wait_until_ended
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.errors import ServiceError, SettingsError, SourceError
 from services.common.history_report import HistoryReport, load_report
-from services.demo.processes import Cluster, DemoError, own_folder
+from services.demo.processes import Cluster, DemoError, Service, own_folder
 from services.features import open_store
 
 SUFFIX = "-historical"
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 common = broker_env(os.environ, broker.address if broker else None)
                 cluster = Cluster(folder, common)
                 try:
-                    return run(cluster, source, folder, asked.store.resolve())
+                    suffix = common["KAFKA_TOPIC_SUFFIX"]
+                    return run(cluster, source, folder, asked.store.resolve(), suffix)
                 finally:
                     cluster.stop()
     except (SettingsError, SourceError) as error:
@@ -89,16 +90,25 @@ def _forget(state: Path) -> None:
         path.unlink()
 
 
-def run(cluster: Cluster, source: SourceService, folder: Path, store: Path) -> int:
+def run(cluster: Cluster, source: SourceService, folder: Path, store: Path, suffix: str = SUFFIX) -> int:
     """Start the services, wait for their end and say what came of it. Raises `DemoError`."""
     began = time.monotonic()
-    report_path = source.report_path(SUFFIX)
+    report_path = source.report_path(suffix)
     report_path.unlink(missing_ok=True)
-    services = [cluster.start(name, {}) for name in CHAIN[CHAIN.index(source.name) + 1 : -1]]
-    services.append(cluster.start(CHAIN[-1], {"STORE_PATH": str(store)}))
+    settings: dict[str, dict[str, str]] = {name: {} for name in CHAIN[CHAIN.index(source.name) + 1 :]}
+    settings[CHAIN[-1]] = {"STORE_PATH": str(store)}
+    services = [cluster.start(name, own) for name, own in settings.items()]
     cluster.wait_until_up()
     first = cluster.start(source.name, source.settings)
-    wait_until_ended(cluster, first, services)
+
+    def has_ended() -> bool:
+        report = load_report(report_path)
+        return report is not None and report.ended
+
+    def start(name: str) -> Service:
+        return cluster.start(name, settings[name])
+
+    wait_until_ended(cluster, first, services, has_ended, start)
     report = load_report(report_path)
     if report is None:
         raise DemoError(f"the {source.name} service left no report; its log is {first.log}")

@@ -1,7 +1,7 @@
 """How far the services of a backfill are, shown until they have ended."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import requests
 
@@ -9,18 +9,36 @@ from services.demo.processes import Cluster, DemoError, Service
 from services.demo.progress import Progress, total
 
 STUCK_AFTER_S = 180.0
+#: A service and the source do not end in the same moment.
+GONE_FOR_S = 5.0
 #: So long nothing may move before it is said why.
 WAITS_AFTER_S = 5.0
 
 
-def wait_until_ended(cluster: Cluster, source: Service, services: Sequence[Service]) -> None:
-    """Show progress until every service has ended by itself. Raises `DemoError`."""
+def wait_until_ended(
+    cluster: Cluster,
+    source: Service,
+    services: list[Service],
+    has_ended: Callable[[], bool],
+    start: Callable[[str], Service],
+) -> None:
+    """Show progress until every service has ended by itself. Raises `DemoError`.
+
+    `has_ended` asks whether all of the history went out; a service that is gone for long before that is
+    started again: on a broker that remembers, it read the end of an earlier run first.
+    """
     progress = Progress()
+    gone_since: dict[str, float] = {}
     seen = {source.name: 0}
     share: float | None = None
     moved_at = time.monotonic()
     while any(service.process.poll() is None for service in (source, *services)):
         cluster.check()
+        for place, service in enumerate(services):
+            if service.process.poll() is None or source.process.poll() is not None or has_ended():
+                gone_since.pop(service.name, None)
+            elif time.monotonic() - gone_since.setdefault(service.name, time.monotonic()) > GONE_FOR_S:
+                services[place] = start(service.name)
         before = dict(seen), share
         for service in (source, *services):
             try:
