@@ -114,9 +114,6 @@ class Stream:
             consumer |= {
                 "session.timeout.ms": 3_000,
                 "heartbeat.interval.ms": 300,
-                # When members come and go at once it may never answer one that joins, which then asks again
-                # after this long (usually 5 minutes).
-                "max.poll.interval.ms": 30_000,
                 # It wakes a waiting fetch only when the wait runs out, so a long wait is latency. But it
                 # looks through its whole log for every fetch and gives up when the wait is over: too
                 # short a one finds nothing any more (5 ms from 20,000 messages on, 20 ms from 50,000).

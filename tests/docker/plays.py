@@ -44,9 +44,13 @@ def assert_same(clusters: Clusters, exchange: str, undisturbed: Rows) -> None:
     """Wait for the end; the store holds what an undisturbed run left there."""
     clusters.wait_for(lambda: not clusters.containers("trades"), "the end of the replay", 150)
     hours = {("*", pair, "1h", BEGIN_MS + 3_600_000) for pair in PAIRS}
-    clusters.wait_for(
-        lambda: hours <= clusters.ta_rows(exchange, PAIRS, ("1h",)).keys(), "the hours' candles", 150
-    )
+
+    def closed() -> bool:
+        for service in ("candles", "ta", "features"):
+            clusters.help_stand_in(service)
+        return hours <= clusters.ta_rows(exchange, PAIRS, ("1h",)).keys()
+
+    clusters.wait_for(closed, "the hours' candles", 150)
     rows = clusters.ta_rows(exchange, PAIRS, TIMEFRAMES)
     assert rows.keys() == undisturbed.keys()
     assert [key for key in rows if rows[key] != undisturbed[key]] == []
