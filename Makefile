@@ -38,8 +38,8 @@ backfill: install ## Fill the store with history: pairs=BTC/USD since=2024-01-01
 	@$(PY) -m services.backfill.main $(foreach name,$(BACKFILL),$(if $($(name)),--$(name) '$($(name))'))
 
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
-query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [sql="SELECT …"] [store=FILE]
-	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(value sql),--sql "$$QUERY")
+query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [describe=ta] [sql="SELECT …"] [store=FILE]
+	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(describe),--describe '$(describe)') $(if $(value sql),--sql "$$QUERY")
 query: export QUERY = $(value sql)
 
 serve: install ## Serve a store over HTTP, without broker or services: [store=FILE] [port=8004]
@@ -47,6 +47,15 @@ serve: install ## Serve a store over HTTP, without broker or services: [store=FI
 
 export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [group=sentiment] [pair=BTC/USD] [coin=BTC]
 	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(group),--group '$(group)') $(if $(pair),--pair '$(pair)') $(if $(coin),--coin '$(coin)')
+
+roll: install ## Move old rows into Parquet files beside the store: [days=90] [store=FILE] [compact=1]
+	@$(PY) -m services.features.roll --store '$(STORE)' --days '$(or $(days),90)' $(if $(compact),--compact)
+
+rebuild: install ## Compute the indicators of all candles in a store anew: [store=FILE] [pair=BTC/USD]
+	@$(PY) -m services.demo.rebuild --store '$(STORE)' $(if $(pair),--pair '$(pair)')
+
+migrate: install ## Move rows of earlier versions of the feature groups into the newest: [store=FILE]
+	@$(PY) -m services.features.migrate --store '$(STORE)'
 
 sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
 	@$(PY) -m services.news_signals.score $(if $(filter-out undefined,$(origin text)),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
@@ -83,7 +92,7 @@ ps: ## Show the containers of a cluster: cluster=indicators
 redrive: install ## Send dead letters to their topics again: [reason=late] [dry=1]
 	@$(PY) -m services.common.dead_letters $(if $(reason),--reason '$(reason)') $(if $(dry),--dry-run)
 
-bench: install ## Measure every figure of the design: [parts="candles ta store latency news"] [scale=0.2]
+bench: install ## Measure every figure of the design: [parts="candles ta store latency news training"] [scale=0.2]
 	@$(PY) -W ignore -m benchmarks.run $(parts) $(if $(scale),--scale $(scale))
 
 lint: install ## Check format, lint and types
@@ -131,4 +140,4 @@ lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group train-data --no-deps -o requirements/train-data.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test test-docker backfill build up down stop restart logs ps query serve export sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock
+.PHONY: help install demo test test-docker build up down stop restart logs ps backfill query serve export roll rebuild migrate sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check docs lock

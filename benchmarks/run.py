@@ -1,7 +1,6 @@
 """`make bench`: every figure of the design in one run, side by side, as a table.
 
-`python -m benchmarks.run [candles] [ta] [store] [latency] [news] [backfill] [--scale 0.2]` runs a part or a
-short form.
+`python -m benchmarks.run [PART …] [--scale 0.2]` runs some parts, or a short form.
 """
 
 import argparse
@@ -29,6 +28,7 @@ from benchmarks.measure import (
     singles,
 )
 from benchmarks.news import bench_news
+from benchmarks.training import bench_training
 from services.common.messages import Candle, encode, series_key
 from services.common.timeframes import MINUTE_MS
 from services.common.topics import ensure_topics
@@ -228,6 +228,7 @@ PARTS: dict[str, Callable[[Table, float], None]] = {
     "latency": bench_latency,
     "news": bench_news,
     "backfill": bench_backfill,
+    "training": bench_training,
 }
 
 

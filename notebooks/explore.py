@@ -68,115 +68,133 @@ def _(Path, mo, root, sys):
 
 @app.cell
 def _(show, store):
-    # What there is: series with their row counts and times, columns with units and null rates.
+    # What there is: series with row counts, times and ages; columns with units and null rates.
     import pandas as pd
 
-    pd.set_option("display.width", 150, "display.max_columns", 12, "display.max_colwidth", 80)
+    from services.features.description import description_text
+
+    pd.set_option("display.width", 150, "display.max_columns", 16)
     described = store.describe()
-    series = pd.DataFrame(described["series"])
-    if series.empty:
+    if not described["series"]:
         raise SystemExit("The store has no closed candles yet: let `make demo` run for a minute.")
-    series["first"] = pd.to_datetime(series["first_ms"], unit="ms", utc=True)
-    series["last"] = pd.to_datetime(series["last_ms"], unit="ms", utc=True)
-    columns = pd.DataFrame(described["columns"])[["name", "unit", "null_rate", "description"]]
-    show(f"{described['rows']} rows in {len(series)} series", series.drop(columns=["first_ms", "last_ms"]))
-    return columns, pd, series
-
-
-@app.cell
-def _(columns, show):
-    show("Columns", columns)
-    return
+    series = pd.DataFrame(described["series"])
+    show(f"{described['rows']} rows in {len(series)} series", "\n".join(description_text(described)))
+    return described, series
 
 
 @app.cell
 def _(series):
-    # The longest series serves as the example below.
-    longest = series.sort_values("rows").iloc[-1]
+    # The pair with most rows serves as the example below, in hours if there are enough of them.
+    hours = series[(series["timeframe"] == "1h") & (series["rows"] >= 500)]
+    known = hours if len(hours) else series
+    longest = known.loc[known["rows"].idxmax()]
     exchange, pair, timeframe = longest["exchange"], longest["pair"], longest["timeframe"]
     return exchange, pair, timeframe
 
 
 @app.cell
 def _(exchange, pair, show, store, timeframe):
-    # The newest vector, as a model that runs now would ask for it.
-    vector = store.latest(pair, timeframe, exchange)
+    # The newest vector, as a model that runs now would ask for it: with the sentiment of the pair's coin at
+    # the end of the candle, where the store has news of it.
+    coins = store.latest_all(group="sentiment") if "sentiment" in store.groups() else []
+    has_news = pair.partition("/")[0] in {row["coin"] for row in coins}
+    ask = store.vector if has_news else store.latest
+    vector = ask(pair, timeframe, exchange)
     show(
         f"Newest vector of {pair} {timeframe}",
         {name: value for name, value in vector.items() if value is not None},
     )
-    return
+    return (has_news,)
 
 
 @app.cell
-def _(exchange, pair, pd, show, store, timeframe):
-    # News: the same vector with the sentiment of the pair's coin at the end of the candle, and its windows
-    # over time, a row at each time at which a story enters or leaves one.
-    if "sentiment" in store.groups() and store.latest_all(group="sentiment"):
-        combined = store.vector(pair, timeframe, exchange)
-        show(
-            "Sentiment in the newest vector",
-            {name: combined[name] for name in combined if "news" in name or "sentiment" in name},
-        )
-        windows = store.history(
-            group="sentiment",
-            coin=pair.partition("/")[0],
-            columns=["news_count_24h", "sentiment_mean_24h", "sentiment_ewma_4h"],
-        ).to_pandas()
-        windows.index = pd.to_datetime(windows["as_of_ms"], unit="ms", utc=True)
-        show("Windows of news", windows.dropna().tail())
-    return
+def _(exchange, has_news, pair, show, store, timeframe):
+    # History is an Arrow table. `to_pandas` and `to_polars` make frames of it, with UTC datetimes.
+    from services.features import to_pandas, to_polars
 
-
-@app.cell
-def _(exchange, pair, pd, show, store, timeframe):
-    # History is an Arrow table: .to_pandas() or polars.from_arrow() make a frame of it.
     history = store.history(
         pair, timeframe, columns=["close", "volume", "rsi_14", "sma_7"], exchange=exchange
     )
-    frame = history.to_pandas()
-    frame.index = pd.to_datetime(frame["end_ms"], unit="ms", utc=True)
-    show("History as pandas", frame.tail())
-    return frame, history
+    frame = to_pandas(history)
+    show("History as pandas", frame.drop(columns=["exchange", "pair", "timeframe"]).tail())
+    news = None
+    if has_news:
+        news = to_pandas(
+            store.history(
+                group="sentiment",
+                coin=pair.partition("/")[0],
+                columns=["news_count_24h", "sentiment_mean_24h", "sentiment_ewma_4h"],
+            )
+        )
+        show("Windows of news, a row at each change", news.dropna().tail())
+    return frame, history, news, to_pandas, to_polars
 
 
 @app.cell
-def _(history, show):
+def _(history, show, to_polars):
     import polars as pl
 
     show(
-        "The same in Polars, an hour a row",
-        pl.from_arrow(history)
-        .with_columns(pl.from_epoch("end_ms", "ms").dt.replace_time_zone("UTC").alias("end"))
-        .group_by_dynamic("end", every="1h")
+        "The same in Polars, a day a row",
+        to_polars(history)
+        .group_by_dynamic("end", every="1d", closed="right")
         .agg(pl.col("close").last(), pl.col("volume").sum())
         .tail(5),
     )
-    return (pl,)
-
-
-@app.cell
-def _(exchange, pair, show, store, timeframe):
-    # Features as known at each row's time and the return that followed: nothing looks ahead.
-    # dropna=False keeps the rows whose indicators are not warm yet.
-    training = store.training_set(
-        pair, timeframe, features=["rsi_14", "log_return_1"], horizon=5, exchange=exchange, dropna=False
-    )
-    show(f"Training set of {training.num_rows} rows", training.to_pandas().tail())
-    return (training,)
-
-
-@app.cell
-def _(pl, show, training):
-    label = "label_log_return_5"
-    known = pl.from_arrow(training).drop_nulls()
-    show(
-        "Correlation with the return that followed",
-        known.select(pl.corr(name, label) for name in ("rsi_14", "log_return_1"))
-        if known.height > 1
-        else "too few complete rows yet",
-    )
     return
+
+
+@app.cell
+def _(described, exchange, has_news, pair, show, store, timeframe):
+    # A training set: what was known at each candle's end, and the log return of the 3 candles that followed.
+    # Nothing looks ahead: news counts from when it was observed, labels end with the asked range.
+    HORIZON = 3
+    wanted = ["rsi_14", "log_return_1", "log_return_5", "adx_14", "flow_imbalance_14", "realized_vol_20"]
+    nulls = {column["name"]: column["null_rate"] for column in described["columns"]}
+    features = [name for name in wanted if nulls[name] < 0.5]
+    if has_news:
+        # Counts are never null; a mean is, wherever its window is empty.
+        features += ["news_count_4h", "news_count_24h"]
+    training = store.training_set(
+        pair, timeframe, features=features, horizon=HORIZON, exchange=exchange
+    )
+    label = f"label_log_return_{HORIZON}"
+    show(f"Training set of {training.num_rows} rows", training.slice(max(0, training.num_rows - 3)).to_pandas())
+    return features, label, training
+
+
+@app.cell
+def _(label, features, show, to_pandas, training):
+    # A tiny model, to show the way: least squares on the first 60 % of the time, looked at on the next 20 %
+    # while one tries things, and judged once on the last 20 %. Rows whose label reaches over a cut are in no
+    # part. Of a market that is a random walk, like the demo's, nobody should expect to predict anything.
+    import numpy as np
+
+    from services.features import split_by_time
+
+    parts = dict(zip(("train", "validation", "test"), split_by_time(training, 0.6, 0.8), strict=True))
+    frames = {name: to_pandas(part) for name, part in parts.items()}
+
+    def matrix(part):
+        scaled = (part[features] - frames["train"][features].mean()) / (frames["train"][features].std() + 1e-12)
+        return np.column_stack([np.ones(len(part)), scaled.to_numpy(float)])
+
+    weights = np.linalg.lstsq(matrix(frames["train"]), frames["train"][label].to_numpy(), rcond=None)[0]
+    predicted = {name: matrix(part) @ weights for name, part in frames.items()}
+
+    def judged(name):
+        realised = frames[name][label].to_numpy()
+        moved = realised != 0
+        hits = np.mean(np.sign(predicted[name][moved]) == np.sign(realised[moved]))
+        # Labels overlap, so that only every third row is news.
+        error = 0.5 / np.sqrt(max(1, moved.sum() / 3))
+        # Against the forecast that nothing moves.
+        r2 = 1 - np.sum((realised - predicted[name]) ** 2) / np.sum(realised**2)
+        return f"{name:<11}{len(realised):>7} rows   R² {r2:+.4f}   direction right {hits:.1%} ± {error:.1%}"
+
+    judgements = {name: judged(name) for name in frames}
+    show("Least squares, judged by time", "\n".join(judgements.values()))
+    return frames, judgements, predicted
 
 
 @app.cell
@@ -211,20 +229,44 @@ def _(duckdb, history, show):
 
 
 @app.cell
-def _(frame, pair, timeframe):
+def _(frame, frames, judgements, label, news, pair, predicted, timeframe):
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(9, 5), height_ratios=[2, 1])
-    upper.plot(frame.index, frame["close"], label="close")
-    upper.plot(frame.index, frame["sma_7"], label="SMA 7")
-    upper.set_title(f"{pair} {timeframe}")
-    upper.legend()
-    lower.plot(frame.index, frame["rsi_14"])
-    lower.set_ylabel("RSI 14")
-    lower.set_ylim(0, 100)
+    figure = plt.figure(figsize=(11, 7), layout="constrained")
+    grid = figure.add_gridspec(3, 3, height_ratios=[2, 1, 1])
+    price = figure.add_subplot(grid[0, :2])
+    price.plot(frame.index, frame["close"], linewidth=0.8, label="close")
+    price.plot(frame.index, frame["sma_7"], linewidth=0.8, label="SMA 7")
+    price.set_title(f"{pair} {timeframe}")
+    rsi = figure.add_subplot(grid[1, :2], sharex=price)
+    rsi.plot(frame.index, frame["rsi_14"], linewidth=0.6)
+    rsi.set(ylabel="RSI 14", ylim=(0, 100))
+    below = figure.add_subplot(grid[2, :2], sharex=price)
+    if news is not None:
+        below.step(news.index, news["sentiment_mean_24h"], where="post", linewidth=0.8)
+    below.set(ylabel="sentiment 24h", ylim=(-1, 1))
+    below.set_xlim(frame.index[0], frame.index[-1])
+    for name, colour in (("train", "C2"), ("validation", "C1"), ("test", "C3")):
+        if len(frames[name]):
+            price.axvspan(frames[name].index[0], frames[name].index[-1], color=colour, alpha=0.12, label=name)
+    price.legend(loc="lower left", fontsize=8, ncols=5)
+    below.tick_params("x", rotation=30)
+    for hidden in (price, rsi):
+        hidden.tick_params(labelbottom=False)
+    scatter = figure.add_subplot(grid[:2, 2])
+    scatter.scatter(predicted["test"], frames["test"][label], s=5, alpha=0.5)
+    scatter.axhline(0, color="grey", linewidth=0.5)
+    scatter.axvline(0, color="grey", linewidth=0.5)
+    scatter.set(xlabel="predicted return", ylabel="return that followed")
+    scatter.set_title("test rows")
+    scatter.locator_params("x", nbins=4)
+    words = figure.add_subplot(grid[2, 2])
+    words.axis("off")
+    text = "\n".join(line.replace("   direction", "\n  direction") for line in judgements.values())
+    words.text(0, 1, text, va="top", fontsize=7, family="monospace")
     figure
     return (figure,)
 

@@ -1,14 +1,20 @@
 """The features service: writes feature groups into the store and serves them.
 
-Data scientists start here: ``from services.features import open_store``.
+Data scientists start here: ``from services.features import open_store``. Answers are Arrow tables;
+`to_pandas` and `to_polars` make frames with real times of them, `split_by_time` divides a training set.
 """
 
 from typing import TYPE_CHECKING
+
+from services.features.frames import to_pandas, to_polars
+from services.features.splits import split_by_time
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from services.features.stores.contract import Reader
+
+__all__ = ["open_store", "split_by_time", "to_pandas", "to_polars"]
 
 
 def open_store(path_or_url: "str | PathLike[str] | None" = None) -> "Reader":
@@ -19,7 +25,7 @@ def open_store(path_or_url: "str | PathLike[str] | None" = None) -> "Reader":
     it. Raises `StoreError` when there is no store or it cannot be read.
 
     >>> with open_store() as store:                                        # doctest: +SKIP
-    ...     frame = store.history("BTC/USD", "1m").to_pandas()
+    ...     frame = to_pandas(store.history("BTC/USD", "1m"))
     """
     # Imported here so that importing a part of the service does not load all of it.
     from services.features.settings import FeaturesSettings

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from services.common.errors import QueryError, ServiceError, StoreError
 from services.features.groups import FeatureGroup
 from services.features.joins import base_coin
+from services.features.partitions import key_folder
 from services.features.query import store_path
 from services.features.stores.contract import Reader
 from services.features.stores.sqlite_reader import SqliteReader
@@ -60,7 +60,7 @@ def export(
     written = []
     for row in _series(store, group, pairs, timeframes, coins):
         key = {name: str(row[name]) for name in described.key}
-        folder = out.joinpath(group, *(f"{name}={quote(value, '')}" for name, value in key.items()))
+        folder = out / group / key_folder(described.key, [*key.values()])
         pages = _pages(store, described, key, start, end)
         try:
             done = _write(folder / f"{described.table}.parquet", pages, described.key)

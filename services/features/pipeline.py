@@ -4,18 +4,20 @@ from ipaddress import ip_address
 
 from loguru import logger
 
-from services.common.errors import StoreError
+from services.common.errors import SettingsError, StoreError
 from services.common.messages import TaRow
 from services.common.runner import Context
 from services.common.stream import Stream
 from services.features.api import build_router
 from services.features.groups import GROUPS, TA
 from services.features.measures import Measures
+from services.features.retention import Retention
 from services.features.sentiment import SentimentWriter
 from services.features.settings import FeaturesSettings
 from services.features.steps import FeaturesStep, NewsStep, now_ms
 from services.features.stores import open_for_reading, open_for_writing
 from services.features.stores.contract import Reader, Store
+from services.features.stores.sqlite import SqliteStore
 
 
 def is_loopback(host: str) -> bool:
@@ -29,15 +31,20 @@ def is_loopback(host: str) -> bool:
 class FeaturesPipeline:
     """The stream and the store that it writes."""
 
-    def __init__(self, stream: Stream, store: Store) -> None:
+    def __init__(self, stream: Stream, store: Store, retention: Retention | None) -> None:
         self._stream = stream
         self._store = store
+        self._retention = retention
 
     def run(self) -> None:
         """Run until told to stop, then close the store."""
+        if self._retention is not None:
+            self._retention.start()
         try:
             self._stream.run()
         finally:
+            if self._retention is not None:
+                self._retention.stop()
             self._store.close()
 
 
@@ -69,6 +76,13 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
     stream.add_step("ta", ta_step, stateful=False, flush=store.flush)
     stream.add_step("news_signals", NewsStep(sentiment, measures, now_ms), stateful=False, flush=store.flush)
     stream.on_tick(catch_up)
+    retention = None
+    if settings.keep_days:
+        # Not for a store that keeps a file of its kind for purposes of its own either.
+        if type(store) is not SqliteStore:
+            raise SettingsError(f"FEATURES_KEEP_DAYS is for the SQLite store, not for {settings.store}")
+        retention = Retention(settings.store_path, settings.keep_days, context.metrics, now_ms)
+        stream.on_tick(retention.check)
 
     def reader() -> Reader:
         return open_for_reading(settings.store, settings.store_path)
@@ -82,4 +96,4 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
             clock_ms=now_ms,
         )
     )
-    return FeaturesPipeline(stream, store)
+    return FeaturesPipeline(stream, store, retention)

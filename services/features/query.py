@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import QueryError, ServiceError
+from services.features.description import description_text
 from services.features.groups import SENTIMENT
 from services.features.joins import base_coin
 from services.features.stores.location import parse_location
 from services.features.stores.sqlite_reader import SqliteReader
-from services.features.times import iso
+from services.features.text import second, table_text
 
 #: What a glance at a market needs; of these, the columns that hold something are shown.
 SHOWN = ("rsi_14", "macd_hist", "bb_upper", "bb_lower", "adx_14", "atr_14", "sma_28", "ema_7")
 SHOWN_SENTIMENT = tuple(
     f"{name}_{window}" for window in ("1h", "24h") for name in ("news_count", "sentiment_mean")
 )
-MAX_CELL = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeframe", help="like 1m")
     parser.add_argument("--exchange", help="like kraken")
     parser.add_argument("--coin", help="like BTC: its newest sentiment")
+    parser.add_argument("--describe", metavar="GROUP", help="columns and series of a group, or of `all`")
     parser.add_argument("--limit", type=int, default=20, help="most rows to print (20)")
     parser.add_argument("--sql", help="a read-only query")
     parser.add_argument("--store", help="path of the store (FEATURES_STORE_PATH)")
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 names, rows = store.sql(asked.sql)
                 lines = table_text(names, rows[: asked.limit])
                 left_out = len(rows) - asked.limit
+            elif asked.describe is not None:
+                names = [*store.groups()] if asked.describe == "all" else [asked.describe]
+                lines = [line for name in names for line in description_text(store.describe(name))]
+                left_out = 0
             elif asked.coin is not None:
                 if asked.pair or asked.timeframe or asked.exchange:
                     raise QueryError("--coin goes without --pair, --timeframe and --exchange")
@@ -111,7 +116,7 @@ def sentiment_text(rows: Sequence[dict[str, Any]]) -> list[str]:
     cells = [
         (
             row["coin"],
-            *(iso(row[name])[:19].replace("T", " ") for name in ("as_of_ms", "last_news_at_ms")),
+            *(second(row[name]) for name in ("as_of_ms", "last_news_at_ms")),
             *(row[name] for name in SHOWN_SENTIMENT),
         )
         for row in rows
@@ -126,7 +131,7 @@ def vectors_text(rows: Sequence[dict[str, Any]]) -> list[str]:
     cells = [
         (
             *(row["exchange"], row["pair"], row["timeframe"]),
-            iso(row["end_ms"])[:19].replace("T", " "),
+            second(row["end_ms"]),
             "" if row["closed"] else "open",
             row["close"],
             *(row[name] for name in shown),
@@ -134,34 +139,6 @@ def vectors_text(rows: Sequence[dict[str, Any]]) -> list[str]:
         for row in rows
     ]
     return table_text(names, cells)
-
-
-def table_text(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Rows as lines of an aligned table; numbers to the right, nulls as a dash."""
-    if not rows:
-        return ["no rows"]
-    texts = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
-    right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(names))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(cells, widths, right, strict=True)
-        )
-        return "  ".join(padded).rstrip()
-
-    return [line(names), *(line(cells) for cells in texts)]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) < 1e5 else f"{value:.2f}"
-    # Text of a query may hold anything, also what moves the cursor.
-    text = "".join(char if char.isprintable() else "?" for char in str(value))
-    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
 if __name__ == "__main__":

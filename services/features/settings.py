@@ -22,6 +22,12 @@ class FeaturesSettings(ServiceSettings):
         "normal",
         description="When SQLite syncs to disk: before offset commits (normal), at each write (full)",
     )
+    keep_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days of rows to keep in SQLite; older ones go into Parquet beside it; 0 keeps all",
+    )
     api_key: SecretStr | None = Field(
         None,
         min_length=16,

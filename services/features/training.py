@@ -7,21 +7,36 @@ had happened by then, and so had those of a correction, which only arrived late.
 `known_at_ms` by the times at which stories were *observed*, not published (`joins.py`).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from operator import index
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from services.common.columns import Column, Unit
 from services.common.errors import QueryError
 from services.common.timeframes import FIXED_MS, next_ms
+from services.features.arrow import arrow_schema
 from services.features.groups import SENTIMENT, FeatureGroup
 from services.features.joins import default_names, joined_names
 
 # Arrow's arrays are generic for the type checker only; this alias is evaluated by nobody else.
 type Values = pa.Array[Any]
 
+#: What a label says of the closes at a row's end and `horizon` intervals later.
+Label = Literal["log_return", "return", "direction"]
+
 MAX_HORIZON = 100_000
+KNOWN_AT = Column("known_at_ms", "int", "ms", "When all features of the row were known, UTC epoch")
+_LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
+    "log_return": ("ratio", "Natural log of the close {} intervals later over this close"),
+    "return": ("ratio", "Close {} intervals later over this close, minus 1"),
+    "direction": (
+        "score",
+        "Whether the close {} intervals later is above this one (1), below (-1) or equal (0)",
+    ),
+}
 
 
 def training_columns(
@@ -44,34 +59,39 @@ def training_columns(
 
 
 def label_returns(
-    table: pa.Table, timeframe: str, features: Sequence[str], horizon: int, *, dropna: bool
+    table: pa.Table,
+    timeframe: str,
+    features: Sequence[str],
+    horizon: int | Sequence[int],
+    *,
+    dropna: bool,
+    label: Label = "log_return",
 ) -> pa.Table:
-    """Add the label to a history (ordered by exchange, pair and end_ms, one timeframe).
+    """Add a label for each horizon to a history (ordered by exchange, pair and end_ms, one timeframe).
 
-    `table` needs ``close`` and `features`. The label of a row is the natural log of the close `horizon`
-    intervals later over its own; null unless all the candles up to there are in `table`.
-    Raises `QueryError` on a horizon out of range, and when `dropna` would drop everything because some
-    features are null in every row.
+    `table` needs ``close`` and `features`. The label of a row compares the close `horizon` intervals later
+    with its own, as `label` says; null unless all the candles up to there are in `table`.
+    Raises `QueryError` on a horizon or label that there is not, and when `dropna` would drop everything
+    because some features are null in every row.
     """
-    if isinstance(horizon, bool) or not 1 <= horizon <= MAX_HORIZON:
-        raise QueryError(f"horizon must be from 1 to {MAX_HORIZON} intervals, not {horizon}")
-    end_ms = _column(table, "end_ms")
-    close = _column(table, "close")
-    # Series are ordered and free of duplicates, so when the row `horizon` places on is also `horizon`
-    # intervals on, nothing is missing in between.
-    contiguous = pc.and_(
-        pc.equal(_ahead(end_ms, horizon), _intervals_later(end_ms, timeframe, horizon)),
-        pc.and_(
-            *(pc.equal(_ahead(_column(table, name), horizon), table[name]) for name in ("exchange", "pair"))
-        ),
-    )
-    returns = pc.ln(pc.divide(_ahead(close, horizon), close))
-    label = pc.if_else(contiguous, returns, pa.scalar(None, pa.float64()))
+    horizons = _checked(horizon, label)
+    end_ms, close = _column(table, "end_ms"), _column(table, "close")
+    names = ("exchange", "pair")
     result = table.select(["exchange", "pair", "timeframe", "end_ms"])
-    result = result.append_column("known_at_ms", end_ms)
+    result = result.append_column(arrow_schema([KNOWN_AT]).field(0), end_ms)
     for name in features:
         result = result.append_column(table.schema.field(name), table[name])
-    result = result.append_column(f"label_log_return_{horizon}", label)
+    for places in horizons:
+        # Series are ordered and free of duplicates, so when the row `places` on is also as many intervals
+        # on, nothing is missing in between.
+        contiguous = pc.and_(
+            pc.equal(_ahead(end_ms, places), intervals_later(end_ms, timeframe, places)),
+            pc.and_(*(pc.equal(_ahead(_column(table, name), places), table[name]) for name in names)),
+        )
+        values = _label_values(label, _ahead(close, places), close)
+        result = result.append_column(
+            _label_field(label, places), pc.if_else(contiguous, values, pa.scalar(None, values.type))
+        )
     if not dropna:
         return result
     complete = result.drop_null()
@@ -84,6 +104,34 @@ def label_returns(
     return complete
 
 
+def _checked(horizon: int | Sequence[int], label: str) -> list[int]:
+    if label not in get_args(Label):
+        raise QueryError(f"unknown label {str(label)[:40]!r}; known: {', '.join(get_args(Label))}")
+    horizons = list(dict.fromkeys(horizon)) if isinstance(horizon, Iterable) else [horizon]
+    for places in horizons:
+        # numpy's integers have an index too, and texts have none.
+        whole = hasattr(places, "__index__") and not isinstance(places, bool)
+        if not whole or not 1 <= places <= MAX_HORIZON:
+            raise QueryError(f"horizon must be from 1 to {MAX_HORIZON} intervals, not {places!r}")
+    if not horizons:
+        raise QueryError("name at least one horizon")
+    return [index(places) for places in horizons]
+
+
+def _label_values(label: Label, later: Values, close: Values) -> Values:
+    if label == "direction":
+        return pc.cast(pc.sign(pc.subtract(later, close)), pa.int64())
+    ratio = pc.divide(later, close)
+    return pc.ln(ratio) if label == "log_return" else pc.subtract(ratio, 1.0)
+
+
+def _label_field(label: Label, places: int) -> "pa.Field[Any]":
+    unit, text = _LABEL_TEXTS[label]
+    kind: Literal["int", "float"] = "int" if label == "direction" else "float"
+    column = Column(f"label_{label}_{places}", kind, unit, text.format(places), nullable=True)
+    return arrow_schema([column]).field(0)
+
+
 def _column(table: pa.Table, name: str) -> Values:
     column = table[name]
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
@@ -94,7 +142,8 @@ def _ahead(values: Values, places: int) -> Values:
     return pa.concat_arrays([values.slice(places), pa.nulls(min(places, len(values)), values.type)])
 
 
-def _intervals_later(end_ms: Values, timeframe: str, intervals: int) -> Values:
+def intervals_later(end_ms: Values, timeframe: str, intervals: int) -> Values:
+    """The ends of the candles so many places later, by the calendar."""
     if timeframe in FIXED_MS:
         return pc.add(end_ms, pa.scalar(FIXED_MS[timeframe] * intervals, pa.int64()))
     # Months differ in length; there are few of them.

@@ -184,6 +184,8 @@ def test_the_python_examples_run(demo_store: Path) -> None:
     assert seen["history"].num_rows == 30
     # The last three hours of each pair have no label yet.
     assert seen["training"].num_rows == 2 * 27
+    # Of 27 times, those before 60 and 80 % of them but for two whose labels reach over the cut.
+    assert [seen[part].num_rows for part in ("train", "validation", "test")] == [2 * 14, 2 * 3, 2 * 6]
     assert max(seen["training"]["news_count_24h"].to_pylist()) == 20
     assert seen["sentiment"].num_rows > 20
     assert {coin: score.signal for coin, score in seen["scored"].coins.items()} == {"DOGE": 1, "SHIB": -1}
@@ -194,7 +196,7 @@ def test_the_python_examples_run(demo_store: Path) -> None:
 
 def test_the_query_examples_run(demo_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     examples = re.findall(r"^make query(.*)$", TEXTS["README.md"], re.MULTILINE)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         options = re.findall(r"(\w+)=(\"[^\"]+\"|\S+)", example.partition("#")[0])
         arguments = [part for key, value in options for part in (f"--{key}", value.strip('"'))]

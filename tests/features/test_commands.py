@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from services.common.metrics import Metrics
 from services.common.runner import Context
 from services.common.settings import BrokerSettings
 from services.features import export, pipeline, query
+from services.features.description import age
 from services.features.groups import TA
 from services.features.sentiment import SentimentWriter
 from services.features.settings import FeaturesSettings
@@ -115,9 +117,32 @@ def test_query_answers_sql(filled: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_query_describes_a_group_or_all_of_them(with_news: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert query.main(["--store", str(with_news), "--describe", "ta"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"ta version 1: {TA.description}", "301 closed rows in 3 series"]
+    (series,) = (line.split() for line in lines if line.startswith("kraken") and " 1h " in line)
+    assert series[3:8] == ["1", "2024-01-01", "01:00:00", "2024-01-01", "01:00:00"]
+    rows = {cells[0]: cells for line in lines if (cells := line.split())}
+    assert rows["rsi_14"][1:4] == ["percent", "0.3%", "Relative"]
+    assert rows["adx_14"][1:3] == ["percent", "100.0%"]
+    assert rows["close"][1:4] == ["quote", "-", "Price"]
+    assert query.main(["--store", str(with_news), "--describe", "all"]) == 0
+    everything = capsys.readouterr().out
+    assert all(f"{name} version 1" in everything for name in ("ta", "news_signals", "sentiment"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (119, "119 s"), (720, "12 min"), (18_000, "5 h"), (700_000, "8 d")]
+)
+def test_an_age_is_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--describe", "moods"], "known: news_signals"),
         (["--pair", "DOGE/USD"], "known: BTC/USD, ETH/USD"),
         (["--pair", "BTC/USD", "--timeframe", "7m"], "known: 1h, 1m"),
         (["--sql", "DELETE FROM ta_1"], "readonly"),
@@ -269,12 +294,25 @@ def run_notebook(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_notebook_runs_as_a_script_on_a_store(filled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("news", [False, True])
+def test_the_notebook_runs_as_a_script_on_a_store(
+    filled: Path, tmp_path: Path, news: bool, request: pytest.FixtureRequest
+) -> None:
+    if news:
+        request.getfixturevalue("with_news")
     plot = tmp_path / "plot.png"
     ran = run_notebook("--store", str(filled), "--plot", str(plot))
     assert ran.returncode == 0, ran.stderr
-    for part in ("301 rows in 3 series", "History as pandas", "Training set of 150 rows", "DuckDB over"):
+    for part in (
+        *("301 rows in 3 series", "History as pandas", "The same in Polars", "Training set of 147 rows"),
+        *("Least squares, judged by time", "DuckDB over"),
+    ):
         assert part in ran.stdout
+    # Rows whose label of three candles reaches over a cut are in no part.
+    assert re.findall(r"^(\w+) +(\d+) rows +R²", ran.stdout, re.MULTILINE) == [
+        *(("train", "86"), ("validation", "27"), ("test", "30"))
+    ]
+    assert ("Windows of news" in ran.stdout) == news
     assert plot.stat().st_size > 10_000
 
 

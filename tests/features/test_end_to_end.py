@@ -20,7 +20,9 @@ from services.common.messages import batch_headers, encode, series_key
 from services.common.settings import BrokerSettings
 from services.common.topics import HOUR_MS, ensure_topics
 from services.features import open_store
-from tests.features.rows import MINUTE, T0, signal, ta_row
+from services.features.groups import TA
+from services.features.stores.sqlite_reader import SqliteReader
+from tests.features.rows import MINUTE, T0, make_store, signal, ta_row, tuples
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 40.0
@@ -181,3 +183,45 @@ def check_over_http(
     assert float(measured[1]) >= 1
     info = requests.get(f"{url}/info", timeout=10).json()
     assert info["settings"]["service"]["store"] == "sqlite"
+
+
+@pytest.mark.timeout(120)
+def test_the_service_rolls_old_rows_and_serves_them_as_before(tmp_path: Path) -> None:
+    store_path = tmp_path / "features.sqlite"
+    with make_store(store_path) as store:
+        store.write(TA, tuples(ta_row(i, rsi_14=float(i)) for i in range(200)))
+    port = free_port()
+    with EmbeddedBroker() as broker:
+        env = {
+            **os.environ,
+            **EMBEDDED_ENV,
+            "KAFKA_BROKERS": broker.address,
+            "FEATURES_STORE_PATH": str(store_path),
+            "FEATURES_STATE_DIR": str(tmp_path / "state"),
+            "FEATURES_HTTP_PORT": str(port),
+            "FEATURES_KEEP_DAYS": "30",
+        }
+        log = tmp_path / "log"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "services.features.main"], env=env, stderr=errors, cwd=ROOT
+            )
+        url = f"http://127.0.0.1:{port}"
+
+        def rolled() -> bool | None:
+            text = requests.get(f"{url}/metrics", timeout=10).text
+            return re.search(r"^last_roll_timestamp_seconds [1-9]", text, re.MULTILINE) is not None or None
+
+        try:
+            assert until(rolled, process)
+            query = {"pair": "BTC/USD", "timeframe": "1m", "columns": "rsi_14"}
+            answer = requests.get(f"{url}/features/ta/history", params=query, timeout=10).json()
+            assert [row["rsi_14"] for row in answer["rows"]] == [float(i) for i in range(200)]
+            process.send_signal(signals.SIGTERM)
+            assert process.wait(timeout=20) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    with SqliteReader(store_path) as reader:
+        assert reader.sql("SELECT count(*) FROM ta")[1] == [(1,)]
+        assert reader.history("BTC/USD", "1m").num_rows == 200

@@ -149,7 +149,7 @@ def test_latest_tells_exchanges_apart(filled: SqliteStore) -> None:
 
 
 def test_describe_counts_rows_and_nulls_and_explains_columns(filled: SqliteStore) -> None:
-    described = filled.describe()
+    described = filled.describe(now=T0 + 190 * MINUTE)
     columns = {column["name"]: column for column in described["columns"]}
     assert described["rows"] == 24
     assert columns["close"]["null_rate"] == 0
@@ -162,6 +162,8 @@ def test_describe_counts_rows_and_nulls_and_explains_columns(filled: SqliteStore
         "rows": 3,
         "first_ms": T0 + 60 * MINUTE,
         "last_ms": T0 + 180 * MINUTE,
+        "written_ms": T0,
+        "age_s": 600.0,
     }
 
 
@@ -217,13 +219,17 @@ def test_a_question_with_the_key_of_another_group_is_refused(
 
 
 def test_describe_counts_the_groups_of_news(with_news: SqliteStore) -> None:
-    signals, sentiment = (with_news.describe(group) for group in ("news_signals", "sentiment"))
+    signals, sentiment = (
+        with_news.describe(group, now=T0 + 25 * MINUTE) for group in ("news_signals", "sentiment")
+    )
     assert [series["rows"] for series in signals["series"]] == [3, 1]
     assert sentiment["series"][0] == {
         "coin": "BTC",
         "rows": 2,
         "first_ms": T0 + 10 * MINUTE,
         "last_ms": T0 + 25 * MINUTE,
+        "written_ms": T0,
+        "age_s": 0.0,
     }
     columns = {column["name"]: column for column in sentiment["columns"]}
     assert columns["sentiment_mean_15m"]["null_rate"] == 0.5

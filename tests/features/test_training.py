@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,20 @@ def test_the_label_is_the_log_return_that_followed(store: SqliteStore) -> None:
     assert table["label_log_return_2"].to_pylist() == pytest.approx(expected, rel=1e-12)
     assert table["known_at_ms"].to_pylist() == [T0 + (i + 1) * MINUTE for i in range(4)]
     assert table.column_names[5:] == ["close", "rsi_14", "label_log_return_2"]
+
+
+def test_several_horizons_and_other_labels_stand_side_by_side(store: SqliteStore) -> None:
+    write(store, list(range(6)))
+    table = store.training_set(
+        "BTC/USD", "1m", features=["rsi_14"], horizon=[*np.array([1, 3])], label="direction"
+    )
+    assert table.column_names[5:] == ["rsi_14", "label_direction_1", "label_direction_3"]
+    assert table["label_direction_1"].to_pylist() == [1, -1, 1]
+    assert table["label_direction_3"].to_pylist() == [1, 1, -1]
+    simple = store.training_set("BTC/USD", "1m", features=["rsi_14"], label="return")
+    assert simple["label_return_1"].to_pylist()[0] == pytest.approx(0.1)
+    metadata: Any = simple.schema.field("label_return_1").metadata
+    assert metadata[b"description"] == b"Close 1 intervals later over this close, minus 1"
 
 
 def test_a_gap_gives_null_labels_and_not_returns_over_it(store: SqliteStore) -> None:
@@ -98,6 +113,12 @@ def test_a_training_set_of_an_empty_range_is_empty(store: SqliteStore) -> None:
         ({"features": []}, "known: open"),
         ({"horizon": 0}, "horizon"),
         ({"horizon": 10**9}, "horizon"),
+        ({"horizon": [1, 0]}, "horizon"),
+        ({"horizon": []}, "horizon"),
+        ({"horizon": "12"}, "horizon"),
+        ({"horizon": 1.5}, "horizon"),
+        ({"horizon": True}, "horizon"),
+        ({"label": "sharpe"}, "known: log_return, return, direction"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(

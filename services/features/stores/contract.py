@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from services.features.groups import FeatureGroup
 from services.features.times import Time
+from services.features.training import Label
 
 
 class Reader(Protocol):
@@ -22,8 +23,8 @@ class Reader(Protocol):
     def groups(self) -> dict[str, FeatureGroup]:
         """The newest version of every group, by name."""
 
-    def describe(self, group: str = "ta") -> dict[str, Any]:
-        """A group's columns with units and null rates, and its series with row counts and times."""
+    def describe(self, group: str = "ta", *, now: Time | None = None) -> dict[str, Any]:
+        """A group's columns with units and null rates, and its series with row counts, times and ages."""
 
     def latest(
         self,
@@ -105,11 +106,13 @@ class Reader(Protocol):
         start: Time | None = None,
         end: Time | None = None,
         features: Sequence[str] | None = None,
-        horizon: int = 1,
+        horizon: int | Sequence[int] = 1,
         exchange: str | None = None,
         dropna: bool = True,
+        *,
+        label: Label = "log_return",
     ) -> pa.Table:
-        """Features as known at each row's time, of `ta` and `sentiment`, and the return that followed."""
+        """Features as known at each row's time, of `ta` and `sentiment`, and what followed each horizon."""
 
     def close(self) -> None:
         """Let go of the store."""

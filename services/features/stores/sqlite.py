@@ -12,7 +12,7 @@ import apsw
 
 from services.common.errors import StoreError
 from services.features.groups import FeatureGroup
-from services.features.stores.sqlite_connection import Synchronous, open_writer
+from services.features.stores.sqlite_connection import Synchronous, open_writer, transaction
 from services.features.stores.sqlite_reader import SqliteReader
 from services.features.stores.sqlite_schema import (
     check_tables,
@@ -99,20 +99,10 @@ class SqliteStore(SqliteReader):
             yield
             return
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._writer):
                 yield
-                self._writer.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
         except apsw.Error as error:
             raise StoreError(f"cannot write to the feature store {self.path}: {error}") from error
-
-    def _roll_back(self) -> None:
-        # Some errors have rolled back already.
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
 
     def foreign_writes(self) -> int:
         """Changes when another connection has written to the file, and not when this one has."""

@@ -1,5 +1,8 @@
 """Opening SQLite files: the version that is safe, the writer's connection, the readers'."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -43,8 +46,10 @@ def open_writer(path: Path, synchronous: Synchronous) -> apsw.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # Takes effect in a new file only.
+        # These two take effect in a new file only.
         connection.pragma("page_size", PAGE_SIZE_BYTES)
+        # So that the file can shrink, page by page, when old rows have been rolled; it costs 1 µs a row.
+        connection.pragma("auto_vacuum", "INCREMENTAL")
         mode = connection.pragma("journal_mode", "WAL")
         connection.pragma("synchronous", synchronous.upper())
         connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
@@ -57,6 +62,28 @@ def open_writer(path: Path, synchronous: Synchronous) -> apsw.Connection:
             "put it on a local disk, not on a network or desktop-shared folder"
         )
     return connection
+
+
+@contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """Hold the lock for writing, and commit or take back what is written inside."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors have rolled back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def pause_after() -> Iterator[None]:
+    """Leave others as much time to write as the work inside took."""
+    begun = time.perf_counter()
+    yield
+    time.sleep(time.perf_counter() - begun)
 
 
 def open_reader(path: Path) -> tuple[apsw.Connection, bool]:

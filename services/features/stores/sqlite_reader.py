@@ -8,7 +8,6 @@ import apsw
 import pyarrow as pa
 
 from services.common.errors import QueryError, UnknownSeriesError
-from services.features.arrow import arrow_schema, to_batches
 from services.features.groups import FeatureGroup
 from services.features.joins import (
     base_coin,
@@ -18,17 +17,10 @@ from services.features.joins import (
     sentiment_values,
     with_sentiment,
 )
-from services.features.stores.sqlite_select import (
-    Asked,
-    Span,
-    as_of_sql,
-    history_sql,
-    matching_keys,
-    selected_names,
-)
+from services.features.stores.sqlite_select import Asked, Span, selected_names
 from services.features.stores.sqlite_tables import SqliteTables
 from services.features.times import Time, to_ms
-from services.features.training import label_returns, training_columns
+from services.features.training import Label, label_returns, training_columns
 
 
 class SqliteReader(SqliteTables):
@@ -65,11 +57,11 @@ class SqliteReader(SqliteTables):
         with self._connection() as connection:
             ta, sentiment = (self._group(connection, name) for name in ("ta", "sentiment"))
             names = sentiment.names
-            sql = as_of_sql(sentiment, names)
+            layers = self._layers(connection, sentiment)
             joined = []
             for row in self._newest(connection, ta, asked):
                 at_ms = known_at_ms(row, now_ms)
-                values = connection.execute(sql, (base_coin(row["pair"]), at_ms)).fetchone()
+                values = layers.as_of((base_coin(row["pair"]),), at_ms, names)
                 then = None if values is None else dict(zip(names, values, strict=True))
                 joined.append(row | sentiment_values(sentiment, then, at_ms))
         return joined
@@ -111,15 +103,18 @@ class SqliteReader(SqliteTables):
         start: Time | None = None,
         end: Time | None = None,
         features: Sequence[str] | None = None,
-        horizon: int = 1,
+        horizon: int | Sequence[int] = 1,
         exchange: str | None = None,
         dropna: bool = True,
+        *,
+        label: Label = "log_return",
     ) -> pa.Table:
         """One row a closed candle: features known at its end, and the return that followed.
 
-        Columns: exchange, pair, timeframe, end_ms, known_at_ms, the features, and
-        ``label_log_return_{horizon}``, the natural log of the close `horizon` intervals later over this
-        close. The label is null where a candle in between is missing or lies after `end`.
+        Columns: exchange, pair, timeframe, end_ms, known_at_ms, the features, and for each `horizon`
+        ``label_{label}_{horizon}``: the ``log_return`` or ``return`` of the close `horizon` intervals later
+        over this close, or their ``direction`` (1, 0, -1). A label is null where a candle in between is
+        missing or lies after `end`. `services.features.split_by_time` divides the set for validation.
 
         `features` may be those of `ta`, those of `sentiment` (of the pair's base coin, as of
         ``known_at_ms``) and ``seconds_since_news``. By default they are all that are never null once warm:
@@ -149,7 +144,7 @@ class SqliteReader(SqliteTables):
                 sentiment = self._group(connection, "sentiment")
                 added = divide_names(names, ta, sentiment)[1]
                 table = self._joined(connection, table, sentiment, added)
-        return label_returns(table, timeframe, names, horizon, dropna=dropna)
+        return label_returns(table, timeframe, names, horizon, dropna=dropna, label=label)
 
     def _has_news(self, connection: apsw.Connection, coins: Sequence[str]) -> bool:
         """Whether there is sentiment of one of the coins."""
@@ -157,18 +152,17 @@ class SqliteReader(SqliteTables):
             sentiment = self._group(connection, "sentiment")
         except UnknownSeriesError:
             return False
-        known = {coin for (coin,) in matching_keys(connection, sentiment, {})}
+        known = {coin for (coin,) in self._keys(connection, sentiment, {})}
         return not known.isdisjoint(coins)
 
     def _joined(
         self, connection: apsw.Connection, table: pa.Table, sentiment: FeatureGroup, names: Sequence[str]
     ) -> pa.Table:
+        layers = self._layers(connection, sentiment)
+
         def load(coin: str, first_ms: int, last_ms: int, columns: Sequence[str]) -> pa.Table:
-            schema = arrow_schema([sentiment.stored[sentiment.index(name)] for name in columns])
-            before = connection.execute(as_of_sql(sentiment, [sentiment.event_time]), (coin, first_ms))
-            begin_ms = (before.fetchone() or (first_ms,))[0]
-            sql, bounds = history_sql(sentiment, columns, Span(begin_ms, last_ms), 1)
-            rows = connection.execute(sql, (coin, *bounds, -1))
-            return pa.Table.from_batches(to_batches(rows, schema), schema)
+            before = layers.as_of((coin,), first_ms, [sentiment.event_time])
+            begin_ms = first_ms if before is None else before[0]
+            return layers.table((coin,), Span(begin_ms, last_ms), columns)
 
         return with_sentiment(table, sentiment, names, load) if names else table

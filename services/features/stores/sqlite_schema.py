@@ -6,12 +6,13 @@ parameters.
 
 import json
 import re
+from difflib import unified_diff
 from typing import Any
 
 import apsw
 
 from services.common.columns import Column
-from services.common.errors import SchemaMismatchError
+from services.common.errors import SchemaMismatchError, StoreError
 from services.features.groups import INGESTED, FeatureGroup
 
 SQL_TYPES = {"text": "TEXT", "int": "INTEGER", "float": "REAL", "bool": "INTEGER"}
@@ -68,11 +69,12 @@ CREATE VIEW {quoted(group.name + "_online")} AS SELECT * FROM {online};
 """  # noqa: S608
 
 
-def upsert_sql(group: FeatureGroup, *, online: bool) -> str:
+def upsert_sql(group: FeatureGroup, *, online: bool, over_equal: bool = True) -> str:
     """The statement that writes one row, idempotently.
 
     Offline a later (or the same) revision replaces a row; without revisions the later write does.
     Online a row never goes back: the order is by event time, then closed over open, then revision.
+    Unless `over_equal`, only what is later replaces.
     """
     key = group.key if online else group.primary_key
     states = () if group.revision is None else (group.revision,)
@@ -82,11 +84,12 @@ def upsert_sql(group: FeatureGroup, *, online: bool) -> str:
         f"{quoted(name)} = excluded.{quoted(name)}" for name in group.names if name not in key
     )
     new = ", ".join(f"excluded.{quoted(name)}" for name in order)
-    newer = f"WHERE ({new}) >= ({_names(order)})" if order else ""
+    newer = f"WHERE ({new}) {'>=' if over_equal else '>'} ({_names(order)})" if order else ""
+    action = f"UPDATE SET {updates} {newer}" if order or over_equal else "NOTHING"
     # S608: all names are checked by `quoted`.
     return (
         f"INSERT INTO {quoted(table)} VALUES ({', '.join('?' * len(group.names))}) "  # noqa: S608
-        f"ON CONFLICT ({_names(key)}) DO UPDATE SET {updates} {newer}"
+        f"ON CONFLICT ({_names(key)}) DO {action}"
     )
 
 
@@ -98,28 +101,42 @@ def table_columns(connection: apsw.Connection, table: str) -> list[tuple[str, st
 
 def check_tables(connection: apsw.Connection, group: FeatureGroup, path: str) -> None:
     """Compare the tables of a group with its registry. Raises `SchemaMismatchError` showing both."""
-    expected = [(c.name, SQL_TYPES[c.kind], c.nullable) for c in group.stored]
+    expected = [f"{c.name} {SQL_TYPES[c.kind]}{'' if c.nullable else ' NOT NULL'}" for c in group.stored]
     for table in (group.table, f"{group.table}_online"):
-        found = table_columns(connection, table)
+        found = [
+            f"{name} {kind}{'' if nullable else ' NOT NULL'}"
+            for name, kind, nullable in table_columns(connection, table)
+        ]
         if found == expected:
             continue
+        differences = unified_diff(
+            *(
+                found,
+                expected,
+                f"table {table} of {path}",
+                f"feature group {group.name} version {group.version}",
+            ),
+            n=1,
+            lineterm="",
+        )
         raise SchemaMismatchError(
             f"table {table} of {path} has other columns than feature group {group.name} version "
-            f"{group.version}; raise the group's version, or use another file\n"
-            f"  only in the table:    {_shown(found, expected)}\n"
-            f"  only in the registry: {_shown(expected, found)}\n"
-            f"  table:    {', '.join(name for name, _, _ in found) or 'missing'}\n"
-            f"  registry: {', '.join(group.names)}"
+            f"{group.version}; raise the group's version (its rows stay readable), or use another file\n"
+            + "\n".join(f"  {line}" for line in differences)
+            + f"\n  table:    {', '.join(line.split()[0] for line in found) or 'missing'}"
+            + f"\n  registry: {', '.join(group.names)}"
         )
 
 
-def _shown(columns: list[tuple[str, str, bool]], other: list[tuple[str, str, bool]]) -> str:
-    extra = [
-        f"{name} {kind}{'' if nullable else ' NOT NULL'}"
-        for name, kind, nullable in columns
-        if (name, kind, nullable) not in other
-    ]
-    return ", ".join(extra) or "none (their order differs)"
+def check_moveable(connection: apsw.Connection, group: FeatureGroup, path: object) -> None:
+    """Raises `StoreError` when something hangs on the rows of a group, which must not miss that they go."""
+    sql = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?"
+    triggers: list[Any] = connection.execute(sql, (group.table,)).fetchall()
+    if triggers:
+        raise StoreError(
+            f"{path} is the working copy of another store, which looks after its old rows itself "
+            f"(trigger {triggers[0][0]} on {group.table})"
+        )
 
 
 def create_registry(connection: apsw.Connection) -> None:
@@ -156,12 +173,17 @@ def save_group(connection: apsw.Connection, group: FeatureGroup) -> None:
 
 def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
     """The newest version of each group that the registry describes, by name."""
+    return {name: versions[0] for name, versions in load_versions(connection).items()}
+
+
+def load_versions(connection: apsw.Connection) -> dict[str, list[FeatureGroup]]:
+    """Every version of each group that the registry describes, newest first, by name."""
     if not table_columns(connection, "feature_groups"):
         return {}
-    groups: dict[str, FeatureGroup] = {}
+    groups: dict[str, list[FeatureGroup]] = {}
     fields = _REGISTERED if _has_within(connection) else _REGISTERED.replace('"within"', "'[]'")
     found: list[Any] = connection.execute(
-        f"SELECT {fields} FROM feature_groups ORDER BY name, version"  # noqa: S608
+        f"SELECT {fields} FROM feature_groups ORDER BY name, version DESC"  # noqa: S608
     ).fetchall()
     for name, version, description, key, event_time, revision, closed, sparse, within in found:
         columns = connection.execute(
@@ -169,7 +191,7 @@ def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
             "WHERE (group_name, group_version) = (?, ?) ORDER BY position",
             (name, version),
         )
-        groups[name] = FeatureGroup(
+        group = FeatureGroup(
             name=name,
             version=version,
             description=description,
@@ -185,4 +207,5 @@ def load_groups(connection: apsw.Connection) -> dict[str, FeatureGroup]:
             sparse=tuple(json.loads(sparse)),
             within=tuple(json.loads(within)),
         )
+        groups.setdefault(name, []).append(group)
     return groups

@@ -83,9 +83,29 @@ def _where_key(group: FeatureGroup) -> str:
     return " AND ".join(f"{quoted(name)} = ?" for name in group.key)
 
 
-def newest_sql(group: FeatureGroup) -> str:
-    """The query for the newest row of one key."""
-    return f"SELECT * FROM {quoted(group.table + '_online')} WHERE {_where_key(group)}"  # noqa: S608
+def newest_row(
+    connection: apsw.Connection, group: FeatureGroup, versions: Sequence[FeatureGroup], key: Sequence[str]
+) -> tuple[Any, ...]:
+    """The newest row of one key in any of the versions of a group, with the columns of `group`."""
+    best: tuple[Any, ...] | None = None
+    order = [group.index(name) for name in group.order] if len(versions) > 1 else []
+    for version in versions:
+        columns = "*" if version is group else _columns_of(version, group)
+        row: Any = connection.execute(
+            f"SELECT {columns} FROM {quoted(version.table + '_online')} WHERE {_where_key(group)}",  # noqa: S608
+            tuple(key),
+        ).fetchone()
+        # Of equals the newer version's, which come first.
+        if row is not None and (best is None or [row[i] for i in order] > [best[i] for i in order]):
+            best = row
+    assert best is not None
+    return best
+
+
+def _columns_of(version: FeatureGroup, group: FeatureGroup) -> str:
+    """The columns of `group` in a table of another version, null where it has none."""
+    known = {*version.names}
+    return ", ".join(quoted(n) if n in known else f"NULL AS {quoted(n)}" for n in group.names)
 
 
 def as_of_sql(group: FeatureGroup, names: Sequence[str]) -> str:
@@ -121,15 +141,16 @@ def history_sql(
 
 
 def matching_keys(
-    connection: apsw.Connection, group: FeatureGroup, filters: Filters
+    connection: apsw.Connection, versions: Sequence[FeatureGroup], filters: Filters
 ) -> list[tuple[str, ...]]:
     """The keys that fit, in order. Every series has an online row, so that table is the list of them.
 
     Raises `UnknownSeriesError` when no series has one of the asked values.
     """
+    group = versions[0]
     names = ", ".join(quoted(name) for name in group.key)
-    sql = f"SELECT {names} FROM {quoted(group.table + '_online')} ORDER BY {names}"  # noqa: S608
-    keys: list[Any] = connection.execute(sql).fetchall()
+    tables = (f"SELECT {names} FROM {quoted(version.table + '_online')}" for version in versions)  # noqa: S608
+    keys: list[Any] = connection.execute(f"{' UNION '.join(tables)} ORDER BY {names}").fetchall()
     for name, asked in filters.items():
         if asked is None:
             continue

@@ -1,5 +1,6 @@
 """Reading the groups of the SQLite store, each by itself: connections, newest rows, history."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,21 +12,23 @@ import apsw.ext
 import pyarrow as pa
 
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
-from services.features.arrow import arrow_schema, to_batches
+from services.features.arrow import arrow_schema
 from services.features.groups import GROUPS, FeatureGroup
 from services.features.stores.sqlite_connection import open_reader
 from services.features.stores.sqlite_describe import describe_group
+from services.features.stores.sqlite_layers import Catalog, Layers
+from services.features.stores.sqlite_rolled import rolled_folder
 from services.features.stores.sqlite_schema import check_tables, load_groups
 from services.features.stores.sqlite_select import (
     Asked,
+    Filters,
     Span,
     as_dict,
-    history_sql,
     matching_keys,
-    newest_sql,
+    newest_row,
     selected_names,
 )
-from services.features.times import Time
+from services.features.times import Time, to_ms
 
 
 class SqliteTables:
@@ -34,7 +37,8 @@ class SqliteTables:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._idle: deque[apsw.Connection] = deque()
-        self._groups: dict[str, FeatureGroup] = {}
+        self._rolled = rolled_folder(path)
+        self._catalog: Catalog | None = None
         with self._connection() as connection:
             for group in load_groups(connection).values():
                 check_tables(connection, group, str(path))
@@ -63,14 +67,22 @@ class SqliteTables:
             else:
                 connection.close()
 
+    def _known(self, connection: apsw.Connection) -> Catalog:
+        # A version that is new, or the first roll, changes the schema.
+        if self._catalog is None or self._catalog.schema_version != connection.pragma("schema_version"):
+            self._catalog = Catalog.load(connection)
+        return self._catalog
+
     def _group(self, connection: apsw.Connection, name: str) -> FeatureGroup:
-        if name not in self._groups:
-            self._groups = load_groups(connection)
-        if name not in self._groups:
-            known = ", ".join(self._groups) or "none yet"
+        groups = self._known(connection).groups
+        if name not in groups:
+            known = ", ".join(groups) or "none yet"
             hint = "; the features service adds it when it next writes this file" if name in GROUPS else ""
             raise UnknownSeriesError(f"unknown feature group {name!r}; known: {known}{hint}")
-        return self._groups[name]
+        return groups[name]
+
+    def _layers(self, connection: apsw.Connection, group: FeatureGroup) -> Layers:
+        return Layers(connection, self._rolled, self._known(connection), group)
 
     def groups(self) -> dict[str, FeatureGroup]:
         """The newest version of every group, by name."""
@@ -80,14 +92,18 @@ class SqliteTables:
     def series(self, group: str = "ta") -> list[tuple[str, ...]]:
         """The keys that have rows, in order: (exchange, pair, timeframe) for `ta`, else (coin,)."""
         with self._connection() as connection:
-            return matching_keys(connection, self._group(connection, group), {})
+            return self._keys(connection, self._group(connection, group), {})
 
-    def describe(self, group: str = "ta") -> dict[str, Any]:
+    def describe(self, group: str = "ta", *, now: Time | None = None) -> dict[str, Any]:
         """What a group holds: ``columns`` with units, descriptions and null rates (0 to 1, of the
-        closed rows), ``series`` with row counts and first and last time, ``rows``. Reads all rows.
+        closed rows), ``series`` with row counts, first and last time, when the store last wrote one
+        (``written_ms``) and seconds from the last time to `now` (``age_s``), ``rows``. Reads all rows.
         """
+        now_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
         with self._connection() as connection:
-            return describe_group(connection, self._group(connection, group))
+            found = self._group(connection, group)
+            keys = self._keys(connection, found, {})
+            return describe_group(connection, self._layers(connection, found), keys, now_ms)
 
     def latest(
         self,
@@ -129,9 +145,15 @@ class SqliteTables:
             return self._newest(connection, self._group(connection, group), Asked(asked))
 
     def _newest(self, connection: apsw.Connection, group: FeatureGroup, asked: Asked) -> list[dict[str, Any]]:
-        sql = newest_sql(group)
-        keys = matching_keys(connection, group, asked.filters(group))
-        return [as_dict(group, row) for key in keys for row in connection.execute(sql, key)]
+        keys = self._keys(connection, group, asked.filters(group))
+        versions = [*self._layers(connection, group).tables()]
+        found = (newest_row(connection, group, versions, key) for key in keys)
+        return [as_dict(group, row) for row in found]
+
+    def _keys(
+        self, connection: apsw.Connection, group: FeatureGroup, filters: Filters
+    ) -> list[tuple[str, ...]]:
+        return matching_keys(connection, [*self._layers(connection, group).tables()], filters)
 
     def history(
         self,
@@ -169,19 +191,16 @@ class SqliteTables:
     def _history(
         self, connection: apsw.Connection, group: FeatureGroup, asked: Asked, span: Span, names: list[str]
     ) -> pa.Table:
-        schema = arrow_schema([group.stored[group.index(name)] for name in names])
-        keys = matching_keys(connection, group, asked.filters(group))
-        sql, bounds = history_sql(group, names, span, len(keys))
-        batches: list[pa.RecordBatch] = []
-        left = -1 if span.limit is None else span.limit
+        layers = self._layers(connection, group)
+        keys = self._keys(connection, group, asked.filters(group))
+        tables = [arrow_schema([group.stored[group.index(name)] for name in names]).empty_table()]
         for key in keys:
-            rows = connection.execute(sql, (*key, *bounds, left))
-            batches += to_batches(rows, schema)
+            tables.append(layers.table(key, span, names, len(keys)))
             if span.limit is not None and not span.newest:
-                left = span.limit - sum(batch.num_rows for batch in batches)
-                if left <= 0:
+                span = span._replace(limit=span.limit - tables[-1].num_rows)
+                if not span.limit:
                     break
-        return pa.Table.from_batches(batches, schema).combine_chunks()
+        return pa.concat_tables(tables).combine_chunks()
 
     def rows(
         self,
@@ -194,9 +213,8 @@ class SqliteTables:
     ) -> list[tuple[Any, ...]]:
         """Closed rows of one key as tuples of `columns`, both ends included, in order."""
         with self._connection() as connection:
-            sql, _ = history_sql(group, columns, Span(start_ms, end_ms), 1)
-            found: list[tuple[Any, ...]] = connection.execute(sql, (*key, start_ms, end_ms, limit)).fetchall()
-            return found
+            span = Span(start_ms, end_ms, None if limit < 0 else limit)
+            return self._layers(connection, group).rows(key, span, columns)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and rows of any query on the file, read-only. Raises `QueryError`.
