@@ -30,6 +30,9 @@ demo: install ## Run the whole job on this machine: [live=1] takes live Kraken u
 test: install ## Run the tests: [k=expression]
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(k),-k '$(k)')
 
+test-docker: install ## Build the images and test the clusters in Docker: [k=expression]
+	@$(PY) -m pytest -m docker -p no:xdist -rP --tb=short tests/docker $(if $(k),-k '$(k)')
+
 BACKFILL := exchange pairs since until source path store
 backfill: install ## Fill the store with history: pairs=BTC/USD since=2024-01-01 [until=…] [path=…] [source=rest|archive] [exchange=kraken] [store=FILE]
 	@$(PY) -m services.backfill.main $(foreach name,$(BACKFILL),$(if $($(name)),--$(name) '$($(name))'))
@@ -63,6 +66,28 @@ notebook: install ## Open the notebook in a browser: [store=FILE]
 
 dev: install ## Run one service with reload: svc=candles; starts the embedded broker when none is up
 	@$(PY) -m services.demo.dev $(svc)
+
+CLUSTER = @python3 docker-compose/cluster.py $@ --cluster '$(cluster)' --service '$(svc)'
+build: ## Build the images of a cluster: cluster=indicators [svc=candles]
+	$(CLUSTER)
+
+up: ## Start a cluster in Docker: cluster=messagebus|indicators|indicators_historical|sentiment_signals [svc=candles replicas=3] [pairs=BTC/USD since=2024-01-01]
+	$(CLUSTER) $(if $(replicas),--replicas '$(replicas)') $(foreach v,exchange pairs since until source path,$(if $($(v)),--$(v) '$($(v))'))
+
+down: ## Remove the containers of a cluster: cluster=indicators; cluster=all [volumes=1] removes all, and its data
+	$(CLUSTER) $(if $(volumes),--volumes)
+
+stop: ## Stop the containers of a cluster: cluster=indicators [svc=candles]
+	$(CLUSTER)
+
+restart: ## Restart the containers of a cluster: cluster=indicators [svc=candles]
+	$(CLUSTER)
+
+logs: ## Show the logs of a cluster until Ctrl-C: cluster=indicators [svc=candles] [follow=0]
+	$(CLUSTER) $(if $(filter 0,$(follow)),,--follow)
+
+ps: ## Show the containers of a cluster: cluster=indicators
+	$(CLUSTER)
 
 redrive: install ## Send dead letters to their topics again: [reason=late] [dry=1]
 	@$(PY) -m services.common.dead_letters $(if $(reason),--reason '$(reason)') $(if $(dry),--dry-run)
@@ -122,10 +147,11 @@ docs: install ## Write docs/schemas and .env.example from the code
 
 lock: | $(UV) ## Compile the hash-pinned requirement files anew
 	$(UV) pip compile $(COMPILE) --group dev $(addprefix --extra ,$(SERVICES) llm demo) pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile $(COMPILE) --group image --constraint requirements/dev.txt -o requirements/image.txt
 	$(UV) pip compile $(subst 3.12,3.11,$(COMPILE)) --group train --no-annotate -o requirements/train.txt
 	$(UV) pip compile $(COMPILE) --group train-data --no-deps -o requirements/train-data.txt
 	$(UV) pip compile $(COMPILE) --extra features --extra hopsworks pyproject.toml -o requirements/hopsworks.txt
 	$(UV) pip compile $(COMPILE) --extra features --extra hopsworks --group test-hopsworks --constraint requirements/hopsworks.txt pyproject.toml -o requirements/test-hopsworks.txt
 	for s in $(SERVICES) llm demo; do $(UV) pip compile $(COMPILE) --extra $$s --constraint requirements/dev.txt pyproject.toml -o requirements/$$s.txt || exit 1; done
 
-.PHONY: help install demo test backfill query serve export roll rebuild migrate sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check test-hopsworks docs lock
+.PHONY: help install demo test test-docker build up down stop restart logs ps backfill query serve export roll rebuild migrate sentiment train-sentiment compare-sentiment notebook dev redrive bench lint format check test-hopsworks docs lock

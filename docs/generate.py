@@ -1,4 +1,4 @@
-"""Writes what the documentation takes from the code: `docs/schemas/*.json` and `.env.example`.
+"""Writes what comes from the code: `docs/schemas/*.json`, `.env.example`, the dashboard, the manifests.
 
 `make docs` runs it; it refuses to replace a schema by one that breaks readers unless
 `SCHEMA_VERSION` was raised. A test holds the files to the code.
@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+from docs.dashboard import dashboard_text
+from docs.kubernetes import manifests_text
 from services.candles.settings import CandlesSettings
 from services.common.schemas import ROWS, breaking_changes, file_name, schema
 from services.common.settings import BrokerSettings, EnvSettings
@@ -74,6 +76,8 @@ def main() -> int:
                 return 1
         path.write_text(schema_text(topic))
     (ROOT / ".env.example").write_text(env_example())
+    (ROOT / "docs" / "grafana-dashboard.json").write_text(dashboard_text())
+    (ROOT / "docs" / "kubernetes.yaml").write_text(manifests_text())
     return 0
 
 

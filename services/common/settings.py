@@ -17,6 +17,8 @@ from services.common.timeframes import TIMEFRAMES
 
 #: Variables that start with a service's prefix but belong to somebody else.
 _FOREIGN = {"KAFKA_HOME", "KAFKA_OPTS", "KAFKA_HEAP_OPTS"}
+#: Where Docker and Kubernetes mount secrets, a file each.
+SECRETS_DIR = Path("/run/secrets")
 #: A story with the longest text takes 95 kB, the state of a pair's candles at the longest horizon 280 kB,
 #: which must be less than `topics.letter_bytes`.
 MIN_MESSAGE_BYTES = 200_000
@@ -33,10 +35,22 @@ class EnvSettings(BaseSettings):
     other_prefixes: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, env_file: Path | None = None) -> Self:
-        """Read the settings. Raises `SettingsError` with one line for each thing that is wrong."""
+    def load(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        env_file: Path | None = None,
+        secrets_dir: Path = SECRETS_DIR,
+    ) -> Self:
+        """Read the settings. Raises `SettingsError` with one line for each thing that is wrong.
+
+        The environment goes before `env_file`, and both before the secrets: files in `secrets_dir`, each with
+        the name of a variable, that hold its value.
+        """
         environ = os.environ if environ is None else environ
         values = {**_read_env_file(env_file), **environ} if env_file else dict(environ)
+        for secret, held in _read_secrets(secrets_dir).items():
+            # Compose passes on what is unset as empty; that must not hide a secret.
+            values[secret] = values.get(secret) or held
         prefix = cls.model_config["env_prefix"]
         known = {f"{prefix}{name}".upper(): name for name in cls.model_fields}
         given: dict[str, Any] = {}
@@ -64,6 +78,14 @@ class EnvSettings(BaseSettings):
         if problems:
             raise SettingsError("\n".join(["settings are wrong:", *(f"  {p}" for p in problems)]))
         return settings
+
+
+def _read_secrets(folder: Path) -> dict[str, str]:
+    try:
+        files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+        return {path.name: path.read_text(encoding="utf-8").strip() for path in files}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the secrets in {folder}: {error}") from error
 
 
 def _read_env_file(path: Path) -> dict[str, str]:

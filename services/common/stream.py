@@ -26,6 +26,7 @@ from services.common.history import EMPTY, HISTORY_HEADER, Series, begins, endin
 from services.common.messages import SCHEMA_HEADER, Headers, check_version, header
 from services.common.runner import Context
 from services.common.settings import ServiceSettings
+from services.common.state import claim_folder
 from services.common.topics import batch_bytes, ensure_topics, topic_config
 from services.common.topics import producer_config as producer_config
 
@@ -127,7 +128,7 @@ class Stream:
             commit_interval=settings.commit_interval_s,
             consumer_extra_config=consumer,
             producer_extra_config=producer_config(broker),
-            state_dir=settings.state_dir / context.service,
+            state_dir=claim_folder(settings.state_dir / context.service),
             loglevel=None,
             auto_recover_from_source_offset_out_of_range=False,
             max_partition_buffer_size=100,

@@ -45,7 +45,8 @@ def main() -> int:
                 # It forgets everything when it ends, so state from an earlier one fits nothing.
                 shutil.rmtree(EMBEDDED_STATE, ignore_errors=True)
             else:
-                sys.stderr.write(f"broker at {brokers}\n")
+                kind = "an embedded broker" if cluster == EMBEDDED_CLUSTER else "the message bus"
+                sys.stderr.write(f"{kind} at {brokers}\n")
             if started is not None or cluster == EMBEDDED_CLUSTER:
                 # The settings file has the address already; the rest says what kind of broker it is.
                 environ |= EMBEDDED_ENV | {f"{service.upper()}_STATE_DIR": str(EMBEDDED_STATE)}
