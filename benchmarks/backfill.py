@@ -77,7 +77,7 @@ def _ours(table: Table, bench: Bench, folder: Path, limit_s: float, plain: float
     source = SourceService(
         "trades",
         {
-            "SOURCE": "historical", "HISTORY": "archive", "EXCHANGE": "kraken", "BATCH_ROWS": "8000",
+            "SOURCE": "historical", "HISTORY": "archive", "EXCHANGE": "kraken", "BATCH_ROWS": "13000",
             "ARCHIVE_PATH": str(folder), "STATE_DIR": str(state),
         },
     )  # fmt: skip

@@ -92,7 +92,7 @@ class TradesSettings(ServiceSettings):
         None, description="Historical: archive file or folder, plain, gzip or zip"
     )
     batch_rows: int = Field(
-        5000, ge=1, le=10_000, description="Historical and replay at speed 0: trades in a message"
+        5000, ge=1, le=20_000, description="Historical and replay at speed 0: trades in a message"
     )
 
     @field_validator("pairs", mode="before")
