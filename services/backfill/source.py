@@ -39,7 +39,12 @@ def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
         "ARCHIVE_PATH": str(Path(asked.path).resolve()) if asked.path else "",
         "STATE_DIR": str(state),
     }
-    of_trades = {"SOURCE": "historical", "HISTORY": history, "BATCH_ROWS": "13000", "REST_URL": asked.rest_url}
+    of_trades = {
+        "SOURCE": "historical",
+        "HISTORY": history,
+        "BATCH_ROWS": "13000",
+        "REST_URL": asked.rest_url,
+    }
     service, own = "trades", of_trades
     if history == "archive" and asked.path and offers_candles(Path(asked.path)):
         service, own = "candles", {"SOURCE": "archive"}
