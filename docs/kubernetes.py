@@ -77,6 +77,8 @@ def _service(service: str) -> dict[str, Any]:
         "metadata": _meta(name),
         "spec": {
             "selector": {"app.kubernetes.io/name": name},
+            # Its answers say how old they are; without readers it would only be gone.
+            **({"publishNotReadyAddresses": True} if service == "features" else {}),
             "ports": [{"name": "http", "port": PORT, "targetPort": "http"}],
         },
     }
