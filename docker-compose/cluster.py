@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
+import historical
+from checks import FOLDER, Settings, UsageError, check_secrets
+
 HISTORICAL = "indicators_historical"
 SERVICES = {
     "messagebus": ("redpanda",),
@@ -25,19 +26,6 @@ OPTIONAL = {"messagebus": ("console",)}
 COMMANDS = ("build", "up", "down", "stop", "restart", "logs", "ps")
 #: Sources would send everything twice, and one process writes the store's file.
 SCALABLE = ("candles", "ta")
-#: Options of a historical run, as of `make backfill`, and the setting that each becomes.
-HISTORY = {
-    "exchange": "TRADES_EXCHANGE",
-    "pairs": "TRADES_PAIRS",
-    "since": "TRADES_SINCE",
-    "until": "TRADES_UNTIL",
-    "source": "TRADES_HISTORY",
-    "path": "TRADES_ARCHIVE_PATH",
-}
-
-
-class UsageError(Exception):
-    """What was asked for does not exist; the text lists what does."""
 
 
 def containers(cluster: str, service: str | None) -> list[str]:
@@ -80,10 +68,7 @@ class Compose:
 
     def own_broker(self) -> str | None:
         """The broker that is used in place of redpanda, if any. Raises `UsageError`."""
-        own = FOLDER / ".env"
-        lines = own.read_text().splitlines() if own.is_file() else []
-        named = [line.partition("=")[2].strip() for line in lines if line.startswith("KAFKA_BROKERS=")]
-        broker = self.environ.get("KAFKA_BROKERS") or (named[-1] if named else None)
+        broker = Settings(self.environ).given("KAFKA_BROKERS")
         if broker and broker.startswith(("localhost", "127.", "[::1]")):
             raise UsageError(f"KAFKA_BROKERS={broker} is the host's; a container that asks there asks itself")
         return broker
@@ -93,21 +78,48 @@ class Compose:
 
 
 def up(compose: Compose, cluster: str, names: list[str], replicas: int | None) -> int:
-    """Start what is not running or has changed, the message bus before it."""
+    """Start what is not running or has changed, the message bus before it. Raises `UsageError`."""
     options = ["--detach"]
+    own_broker = cluster != "messagebus" and compose.own_broker()
     if cluster == "all":
         # History begins somewhere, so it is started by name.
         names = [name for name in names if not name.endswith("_historical")]
+        names = [name for name in names if name != "redpanda" or not own_broker]
     if cluster == "messagebus":
         options.append("--wait")
-    elif compose.own_broker():
+    else:
+        services = [name.removesuffix("_historical") for name in names if name != "redpanda"]
+        check_secrets(Settings(compose.environ), services)
+    if own_broker:
         options.append("--no-deps")
-    running = compose.names("--status=running")
+    running = compose.names("--status=running", "--status=restarting")
+    if cluster == HISTORICAL:
+        check_alone(compose, running)
+        if compose.environ.get("CANDLES_SOURCE") == "archive":
+            # One of an earlier run would take part in a restart.
+            names.remove("trades_historical")
+            if "trades_historical" in compose.names("--all"):
+                compose.run("rm", "--force", "trades_historical")
     for name in names:
         if name.removesuffix("_historical") in SCALABLE:
             # Without a number, as many as there are.
             options.append(f"--scale={name}={replicas or max(1, running.count(name))}")
     return compose.run("up", *options, *names)
+
+
+def check_alone(compose: Compose, running: list[str]) -> None:
+    """Raises `UsageError` when what runs is in the way of a history."""
+    earlier = [name for name in dict.fromkeys(running) if name.endswith("_historical")]
+    if earlier:
+        raise UsageError(
+            f"a history is on its way ({', '.join(earlier)}): wait for its end, or "
+            f"make down cluster={HISTORICAL}"
+        )
+    if "features" in running and Settings(compose.environ).of("features", "FEATURES_STORE") == "hopsworks":
+        raise UsageError(
+            "FEATURES_STORE=hopsworks: one process holds the working copy, so make stop cluster=indicators "
+            "svc=features first, and start it again after the history"
+        )
 
 
 def down(compose: Compose, cluster: str, names: list[str], service: str | None, volumes: bool) -> int:
@@ -127,31 +139,29 @@ def down(compose: Compose, cluster: str, names: list[str], service: str | None, 
     return code
 
 
-def history(given: dict[str, str]) -> dict[str, str]:
-    """Environment of a historical run; the folder of an archive is what trades sees as /data."""
-    environ = {HISTORY[name]: value for name, value in given.items()}
-    if "path" in given:
-        path = Path(given["path"]).resolve()
-        environ |= {"DATA_DIR": str(path.parent), "TRADES_ARCHIVE_PATH": f"/data/{path.name}"}
-        environ.setdefault("TRADES_HISTORY", "archive")
-    return environ
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Do it; returns the exit code of Compose. Raises `UsageError`."""
     cluster, service, command = arguments.cluster, arguments.service or None, arguments.command
     names = containers(cluster, service)
-    given = {name: getattr(arguments, name) for name in HISTORY if getattr(arguments, name)}
+    given = {name: getattr(arguments, name) for name in historical.OPTIONS if getattr(arguments, name)}
     if given and cluster != HISTORICAL:
         raise UsageError(f"{'=, '.join(given)}=: only for cluster={HISTORICAL}; live, settings say it")
+    if cluster == HISTORICAL and (arguments.replicas is not None or (service and command == "up")):
+        raise UsageError(
+            "a history runs whole and every service once, since each counts the series that ended: "
+            "leave out replicas= and svc=; make restart takes svc= and goes on"
+        )
     if arguments.replicas is not None and (command != "up" or service not in SCALABLE):
         raise UsageError(f"replicas= goes with make up and svc={'|'.join(SCALABLE)}; the others run once")
     if arguments.volumes and cluster != "all":
         raise UsageError("volumes=1 removes all data, so it goes with make down cluster=all only")
+    environ = {}
+    if cluster == HISTORICAL and command == "up":
+        environ = historical.environment(given, Settings(os.environ))
     if shutil.which("docker") is None:
         sys.stderr.write("there is no docker on this machine; make demo runs without it\n")
         return 1
-    compose = Compose(cluster, history(given))
+    compose = Compose(cluster, environ)
     if command == "build":
         own = [name for name in names if name not in ("redpanda", "console")]
         return compose.run("build", *own) if own else compose.run("pull", "--ignore-pull-failures", *names)
@@ -173,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--replicas", type=int, choices=range(1, 65), metavar="1…64")
     parser.add_argument("--volumes", action="store_true")
     parser.add_argument("--follow", action="store_true")
-    for name in HISTORY:
+    for name in historical.OPTIONS:
         parser.add_argument(f"--{name}", default="")
     try:
         return run(parser.parse_args(argv))

@@ -1,0 +1,123 @@
+"""What a historical run in Docker is told: options as of `make backfill` to settings of its services."""
+
+import gzip
+import re
+import zipfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, cast
+
+from checks import USER, Settings, UsageError, open_to_containers
+
+#: Options, and the setting that each becomes behind TRADES_, or CANDLES_ where the files hold candles.
+OPTIONS = {
+    "exchange": "EXCHANGE",
+    "pairs": "PAIRS",
+    "since": "SINCE",
+    "until": "UNTIL",
+    "source": "HISTORY",
+    "path": "ARCHIVE_PATH",
+}
+# datetime.UTC needs a newer Python than the rest of this.
+UTC = timezone.utc  # noqa: UP017
+FILES = (".csv", ".csv.gz", ".zip")
+
+
+def environment(given: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Compose's variables for a run of `given` options. Raises `UsageError`."""
+    asked = {option: given.get(option) or settings.given(f"TRADES_{OPTIONS[option]}") for option in OPTIONS}
+    asked["exchange"] = asked["exchange"] or settings.of("trades", "TRADES_EXCHANGE")
+    asked["source"] = given.get("source") or ("archive" if "path" in given else asked["source"] or "rest")
+    service = "TRADES"
+    mount = {}
+    if asked["source"] == "rest":
+        asked["pairs"] = asked["pairs"] or settings.of("trades", "TRADES_PAIRS")
+        _check_rest(given, asked)
+    elif asked["source"] != "archive":
+        raise UsageError(f"unknown source={asked['source']}; source=rest|archive")
+    else:
+        # An archive knows its own pairs; those in a file are of the live feed.
+        asked["pairs"] = given.get("pairs") or settings.environ.get("TRADES_PAIRS")
+        if "path" in given:
+            path = Path(given["path"]).resolve()
+            service = "CANDLES" if holds_candles(first_line(path)) else "TRADES"
+            asked["path"] = f"/archive/{path.name}"
+            mount = {"HISTORY_PATH": str(path), "HISTORY_NAME": path.name}
+        elif not asked["path"]:
+            raise UsageError("source=archive needs path=, a file or folder")
+    _check_times(asked["since"], asked["until"])
+    if service == "CANDLES":
+        asked["source"] = None
+        mount["CANDLES_SOURCE"] = "archive"
+    # Empty ones too, or Compose would take the live feed's.
+    return mount | {f"{service}_{name}": asked[option] or "" for option, name in OPTIONS.items()}
+
+
+def _check_rest(given: Mapping[str, str], asked: Mapping[str, str | None]) -> None:
+    if "path" in given:
+        raise UsageError("path= goes with source=archive")
+    if not asked["since"]:
+        raise UsageError("since= says where to begin, like since=2024-01-01")
+    if not asked["pairs"]:
+        raise UsageError("pairs= names what to fetch, like pairs=BTC/USD,ETH/USD")
+
+
+def _check_times(since: str | None, until: str | None) -> None:
+    begin, end = (_ms(name, text) if text else None for name, text in (("since", since), ("until", until)))
+    if begin is not None and end is not None and begin >= end:
+        raise UsageError(f"until={until} must be after since={since}")
+
+
+def _ms(option: str, text: str) -> float:
+    if re.fullmatch(r"\d{12,13}", text):
+        return int(text)
+    try:
+        if text.isdigit():
+            raise ValueError
+        # Older Pythons do not know the Z.
+        moment = datetime.fromisoformat(re.sub("Z$", "+00:00", text))
+    except ValueError:
+        raise UsageError(f"{option}={text}: write an ISO time like 2024-01-01, or epoch ms") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+
+
+def first_line(path: Path) -> str:
+    """That of the first file that `path` names, a file or folder. Raises `UsageError`."""
+    if not path.exists():
+        raise UsageError(f"path={path}: does not exist; name a file or folder")
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [item for item in found if item.is_file() and item.name.lower().endswith(FILES)]
+    if not files:
+        raise UsageError(f"path={path}: no {', '.join(FILES)} there")
+    closed = [str(item) for item in dict.fromkeys((path, *files)) if not open_to_containers(item)]
+    if closed:
+        more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+        raise UsageError(
+            f"user {USER}, who runs the services, may not read {closed[0]}{more}: chmod -R o+rX {path}"
+        )
+    try:
+        return _first_line(files[0])
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"path={files[0]}: cannot be read ({error})") from None
+
+
+def _first_line(path: Path) -> str:
+    with ExitStack() as stack:
+        name, file = path.name, cast("IO[bytes]", stack.enter_context(path.open("rb")))
+        if name.lower().endswith(".zip"):
+            packed = stack.enter_context(zipfile.ZipFile(file))
+            name = next((one for one in packed.namelist() if one.lower().endswith(FILES[:2])), "")
+            if not name:
+                return ""
+            file = stack.enter_context(packed.open(name))
+        if name.lower().endswith(".gz"):
+            file = cast("IO[bytes]", stack.enter_context(gzip.open(file)))
+        return file.readline(4_096).decode(errors="replace")
+
+
+def holds_candles(line: str) -> bool:
+    """Whether a file that begins so holds Kraken's candles (OHLCVT), as in `services.candles.ohlcvt`."""
+    cells = line.split(",")
+    return len(cells) == 7 and all(re.fullmatch(r"\s*[\d.]+\s*", cell) for cell in cells)
