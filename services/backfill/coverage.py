@@ -44,6 +44,14 @@ def coverage(
     return [one for one in found if one is not None]
 
 
+def has_earlier(store: Reader, exchange: str, pair: str, since_ms: int) -> bool:
+    """Whether the store has rows of a pair from before a time."""
+    try:
+        return store.history(pair, "1m", end=since_ms, exchange=exchange, limit=1).num_rows > 0
+    except UnknownSeriesError:
+        return False
+
+
 def series_coverage(
     store: Reader, exchange: str, pair: str, timeframe: str, since_ms: int, until_ms: int
 ) -> Coverage | None:

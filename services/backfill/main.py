@@ -2,25 +2,32 @@
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from uuid import uuid4
 
-from services.backfill.coverage import coverage
+from services.backfill.coverage import coverage, has_earlier
 from services.backfill.report import report_text
 from services.backfill.source import CHAIN, SourceService, source_settings
+from services.backfill.state import EMBEDDED as EMBEDDED_NAME
+from services.backfill.state import broker_name, forget_other_brokers
 from services.backfill.watch import wait_until_ended
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.errors import ServiceError, SettingsError, SourceError
 from services.common.history_report import HistoryReport, load_report
-from services.demo.processes import Cluster, DemoError, Service, own_folder
+from services.common.settings import BrokerSettings
+from services.demo.processes import Cluster, DemoError, own_folder
 from services.features import open_store
 
 SUFFIX = "-historical"
+BEGAN_ANEW = (
+    "the store holds earlier rows of {}: indicators of this run began anew where it begins, so its first "
+    "rows are null or differ until they are warm; a run from the beginning mends that"
+)
 #: The embedded broker looks through its log for each fetch: fewer, longer ones leave the cores to us.
 EMBEDDED = {**EMBEDDED_ENV, "KAFKA_FETCH_WAIT_MS": "200"}
 
@@ -33,19 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         source = source_settings(asked, folder / "state")
-        with own_folder(folder):
-            own_broker = os.environ.get("KAFKA_BROKERS")
+        own_broker = os.environ.get("KAFKA_BROKERS")
+        with own_folder(folder), nullcontext() if own_broker else EmbeddedBroker() as broker:
+            common = broker_env(os.environ, broker.address if broker else None)
             # Without a broker that remembers, services begin anew; what was downloaded stays.
-            if not own_broker:
-                _forget(folder / "state")
-            with nullcontext() if own_broker else EmbeddedBroker() as broker:
-                common = broker_env(os.environ, broker.address if broker else None)
-                cluster = Cluster(folder, common)
-                try:
-                    suffix = common["KAFKA_TOPIC_SUFFIX"]
-                    return run(cluster, source, folder, asked.store.resolve(), suffix)
-                finally:
-                    cluster.stop()
+            name = EMBEDDED_NAME if broker else broker_name(BrokerSettings.load(common))
+            forget_other_brokers(folder / "state", name)
+            cluster = Cluster(folder, common)
+            try:
+                return run(cluster, source, folder, asked.store.resolve(), common["KAFKA_TOPIC_SUFFIX"])
+            finally:
+                cluster.stop()
     except (SettingsError, SourceError) as error:
         sys.stderr.write(f"backfill: {error}\n")
         return 2
@@ -75,19 +80,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def broker_env(environ: Mapping[str, str], embedded: str | None) -> dict[str, str]:
     """Broker settings of all services: the embedded one's, or what the environment says."""
+    # The end of an earlier run, which a broker that remembers may still hold, must stop nobody.
+    own = {"KAFKA_TOPIC_SUFFIX": SUFFIX, "KAFKA_HISTORY_RUN": uuid4().hex}
     if embedded is not None:
-        return {**EMBEDDED, "KAFKA_BROKERS": embedded, "KAFKA_TOPIC_SUFFIX": SUFFIX}
-    given = {name: value for name, value in environ.items() if name.startswith("KAFKA_")}
-    return {"KAFKA_TOPIC_SUFFIX": SUFFIX, **given}
-
-
-def _forget(state: Path) -> None:
-    """Remove what belongs to a broker that is gone, but not the downloads of `services.trades.history`."""
-    for path in state.glob("*") if state.exists() else ():
-        if path.name != "trades":
-            shutil.rmtree(path)
-    for path in (state / "trades").glob("*.json"):
-        path.unlink()
+        return {**EMBEDDED, **own, "KAFKA_BROKERS": embedded}
+    return own | {name: value for name, value in environ.items() if name.startswith("KAFKA_")}
 
 
 def run(cluster: Cluster, source: SourceService, folder: Path, store: Path, suffix: str = SUFFIX) -> int:
@@ -95,9 +92,8 @@ def run(cluster: Cluster, source: SourceService, folder: Path, store: Path, suff
     began = time.monotonic()
     report_path = source.report_path(suffix)
     report_path.unlink(missing_ok=True)
-    settings: dict[str, dict[str, str]] = {name: {} for name in CHAIN[CHAIN.index(source.name) + 1 :]}
-    settings[CHAIN[-1]] = {"STORE_PATH": str(store)}
-    services = [cluster.start(name, own) for name, own in settings.items()]
+    services = [cluster.start(name, {}) for name in CHAIN[CHAIN.index(source.name) + 1 : -1]]
+    services.append(cluster.start(CHAIN[-1], {"STORE_PATH": str(store)}))
     cluster.wait_until_up()
     first = cluster.start(source.name, source.settings)
 
@@ -105,16 +101,16 @@ def run(cluster: Cluster, source: SourceService, folder: Path, store: Path, suff
         report = load_report(report_path)
         return report is not None and report.ended
 
-    def start(name: str) -> Service:
-        return cluster.start(name, settings[name])
-
-    wait_until_ended(cluster, first, services, has_ended, start)
+    wait_until_ended(first, services, has_ended)
     report = load_report(report_path)
     if report is None:
         raise DemoError(f"the {source.name} service left no report; its log is {first.log}")
     pairs = [pair.pair for pair in report.pairs]
     with open_store(store) as reader:
         rows = coverage(reader, report.exchange, pairs, report.since_ms, report.until_ms)
+        earlier = [pair for pair in pairs if has_earlier(reader, report.exchange, pair, report.since_ms)]
+    if earlier:
+        report.notes.append(BEGAN_ANEW.format(", ".join(earlier)))
     sys.stdout.write(f"{report_text(report, rows, time.monotonic() - began)}\n")
     sys.stdout.write(f"  store {store}; logs {folder}\n")
     return 0 if is_complete(report) else 1

@@ -1,17 +1,9 @@
 """What `make backfill` says at the end."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from services.backfill.coverage import Coverage
-from services.common.history_report import HistoryReport, Missing
-
-
-def time_text(time_ms: int | None) -> str:
-    """Epoch ms as ``2024-01-01 00:00:00``, ``-`` for none."""
-    if time_ms is None:
-        return "-"
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+from services.common.history_report import HistoryReport, Missing, time_text
 
 
 def report_text(report: HistoryReport, rows: Sequence[Coverage], duration_s: float) -> str:

@@ -56,8 +56,8 @@ def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
 
 
 def offers_candles(path: Path) -> bool:
-    """Whether the files are candles (OHLCVT) rather than trades; their first one tells."""
-    (first, *_) = locate(path, ENDINGS)
-    for _, text in TextFile(first).texts(4_096):
-        return holds_candles(text.partition("\n")[0])
+    """Whether the files are candles (OHLCVT) rather than trades; the first one that holds a line tells."""
+    for location in locate(path, ENDINGS):
+        for _, text in TextFile(location).texts(4_096):
+            return holds_candles(text.partition("\n")[0])
     return False

@@ -1,44 +1,29 @@
 """How far the services of a backfill are, shown until they have ended."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import requests
 
-from services.demo.processes import Cluster, DemoError, Service
+from services.demo.processes import DemoError, Service
 from services.demo.progress import Progress, total
 
 STUCK_AFTER_S = 180.0
-#: A service and the source do not end in the same moment.
-GONE_FOR_S = 5.0
 #: So long nothing may move before it is said why.
 WAITS_AFTER_S = 5.0
 
 
-def wait_until_ended(
-    cluster: Cluster,
-    source: Service,
-    services: list[Service],
-    has_ended: Callable[[], bool],
-    start: Callable[[str], Service],
-) -> None:
+def wait_until_ended(source: Service, services: Sequence[Service], has_ended: Callable[[], bool]) -> None:
     """Show progress until every service has ended by itself. Raises `DemoError`.
 
-    `has_ended` asks whether all of the history went out; a service that is gone for long before that is
-    started again: on a broker that remembers, it read the end of an earlier run first.
+    `has_ended` asks whether all of the history went out. Then the source may fail, for what it could not get.
     """
     progress = Progress()
-    gone_since: dict[str, float] = {}
     seen = {source.name: 0}
     share: float | None = None
     moved_at = time.monotonic()
     while any(service.process.poll() is None for service in (source, *services)):
-        cluster.check()
-        for place, service in enumerate(services):
-            if service.process.poll() is None or source.process.poll() is not None or has_ended():
-                gone_since.pop(service.name, None)
-            elif time.monotonic() - gone_since.setdefault(service.name, time.monotonic()) > GONE_FOR_S:
-                services[place] = start(service.name)
+        _check(source, services, has_ended)
         before = dict(seen), share
         for service in (source, *services):
             try:
@@ -61,8 +46,16 @@ def wait_until_ended(
             text += f"; waiting {waits:.0f} s: {why}"
         progress.show(text)
         time.sleep(0.25)
-    cluster.check()
+    _check(source, services, has_ended)
     progress.show(progress_text(seen, 1.0, progress.elapsed_s), last=True)
+
+
+def _check(source: Service, services: Sequence[Service], has_ended: Callable[[], bool]) -> None:
+    """Raise `DemoError` if a service died."""
+    for service in services:
+        service.check()
+    if not has_ended():
+        source.check()
 
 
 def why_it_waits(source: Service) -> str:

@@ -6,9 +6,9 @@ same. Nothing is kept between runs: a run that was killed sends all again, which
 
 import threading
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from loguru import logger
 
@@ -20,7 +20,7 @@ from services.common.batches import split_batch
 from services.common.delivery import Delivery
 from services.common.errors import SettingsError, SourceError
 from services.common.history import EMPTY, begin_header, end_header
-from services.common.history_report import HistoryReport, PairHistory
+from services.common.history_report import HistoryReport, Missing, PairHistory, time_text
 from services.common.messages import batch_headers, encode, series_key
 from services.common.runner import Context
 from services.common.stopping import stopping
@@ -30,6 +30,8 @@ from services.common.timeframes import TIMEFRAMES
 from services.common.topics import batch_bytes, ensure_topics
 
 ENDINGS = (".csv", ".csv.gz")
+#: Kraken leaves out intervals without trades, but few pairs are without any for so long.
+QUIET_MS = 24 * 3_600_000
 MAX_ROWS = 2_000
 FLUSH_S = 30.0
 
@@ -59,14 +61,14 @@ class ArchivePipeline:
         )
         name = f"{settings.exchange}{context.broker.topic_suffix}.history.json"
         self._report_path = settings.state_dir / "candles" / name
-        identity = f"{settings.archive_path.absolute()} {settings.since} {settings.until}"
-        self._run_id = sha256(f"{identity} {sorted(self._files)}".encode()).hexdigest()[:16]
+        self._run = context.broker.history_run or uuid4().hex
         self._max_bytes = batch_bytes(context.broker)
+        self._notes = [ESTIMATES]
 
     def run(self) -> None:
         """Send all candles of all pairs and say that it is all."""
         pairs = [PairHistory(pair) for pair in self._files]
-        report = HistoryReport(self._settings.exchange, "archive", 0, 0, pairs, notes=[ESTIMATES])
+        report = HistoryReport(self._settings.exchange, "archive", 0, 0, pairs, notes=self._notes)
         stop = threading.Event()
         with stopping(stop):
             for entry in report.pairs:
@@ -104,11 +106,15 @@ class ArchivePipeline:
             self._delivery.poll()
             if stop.is_set():
                 return
-        if entry.last_ms is None:
+        if entry.last_ms is None or entry.first_ms is None:
             raise SourceError(f"{file.location}: no candles in the asked time")
+        if self._settings.since is not None and entry.first_ms - since_ms > QUIET_MS:
+            self._notes.append(f"the candles of {entry.pair} begin at {time_text(entry.first_ms)} only")
+        if until_ms is not None and until_ms - entry.last_ms > QUIET_MS:
+            entry.missing.append(Missing("the file ends here", from_ms=entry.last_ms, until_ms=until_ms))
         self._collect(candles.heartbeat(entry.last_ms, final=True), waiting, key, entry.pair, all_of_it=True)
         self._delivery.flush(FLUSH_S)
-        self._send_empty(key, end_header(self._run_id, len(self._files)), entry.last_ms)
+        self._send_empty(key, end_header(self._run, len(self._files)), entry.last_ms)
 
     def _collect(
         self,

@@ -43,6 +43,10 @@ class ContractError(ServiceError):
         self.detail = detail
 
 
+class StateError(ServiceError):
+    """A file in which a service keeps what it knows cannot be read or written."""
+
+
 class SourceError(ServiceError):
     """A source of trades or news failed for good: an unknown pair, a malformed file, a refused request."""
 

@@ -6,6 +6,7 @@ first, services forget the series, so that the same history can be run again; wh
 stop.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from services.common.messages import Headers, header
@@ -46,18 +47,25 @@ def ending(value: bytes, headers: Headers) -> End | None:
 
 
 class Series:
-    """Which series of which runs have ended."""
+    """Which series have ended of the run `run`; None: of any run. `ended` is what `dump` gave before."""
 
-    def __init__(self) -> None:
-        self._ended: dict[str, set[bytes]] = {}
+    def __init__(self, run: str | None = None, ended: Mapping[str, Iterable[str]] | None = None) -> None:
+        self._run = run
+        self._ended = {name: set(keys) for name, keys in (ended or {}).items() if run in (None, name)}
 
     def begin(self, key: bytes) -> None:
         """The series `key` begins: an end that was seen before was an earlier run's."""
         for keys in self._ended.values():
-            keys.discard(key)
+            keys.discard(key.decode())
 
     def end(self, key: bytes, end: End) -> bool:
-        """The series `key` has ended; whether all of its run have."""
+        """The series `key` has ended; whether all of its run have, if that is ours."""
+        if self._run not in (None, end.run):
+            return False
         keys = self._ended.setdefault(end.run, set())
-        keys.add(key)
+        keys.add(key.decode())
         return len(keys) >= end.series
+
+    def dump(self) -> dict[str, list[str]]:
+        """Keys that have ended, by run."""
+        return {run: sorted(keys) for run, keys in self._ended.items()}

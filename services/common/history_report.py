@@ -1,6 +1,7 @@
 """What a backfill fetched, what is missing and why, in a file that `make backfill` and people read."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -58,3 +59,10 @@ def load_report(path: Path) -> HistoryReport | None:
         return msgspec.json.decode(path.read_bytes(), type=HistoryReport)
     except FileNotFoundError:
         return None
+
+
+def time_text(time_ms: int | None) -> str:
+    """Epoch ms as ``2024-01-01 00:00:00``, ``-`` for none."""
+    if time_ms is None:
+        return "-"
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

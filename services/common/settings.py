@@ -173,6 +173,12 @@ class BrokerSettings(EnvSettings):
         pattern=r"^[a-z0-9_.-]{0,40}$",
         description="Added to every topic name, e.g. _historical",
     )
+    history_run: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]{1,60}$",
+        description="Historical: name of this run, one for all its services; at its end they stop. "
+        "Unset: at that of any run",
+    )
     retention_hours: float | None = Field(
         None, gt=0, description="Overrides how long every topic keeps its messages"
     )

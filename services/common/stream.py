@@ -20,9 +20,10 @@ from quixstreams.sinks.base import BaseSink
 from services.common.batches import split_batch
 from services.common.dead_letters import dead_letter
 from services.common.delivery import undelivered
+from services.common.ended import EndedSeries
 from services.common.errors import ContractError
 from services.common.health import read_statistics
-from services.common.history import EMPTY, HISTORY_HEADER, Series, begins, ending
+from services.common.history import EMPTY, HISTORY_HEADER, begins, ending
 from services.common.messages import SCHEMA_HEADER, Headers, check_version, header
 from services.common.runner import Context
 from services.common.settings import ServiceSettings
@@ -121,6 +122,7 @@ class Stream:
             }
         if broker.fetch_wait_ms is not None:
             consumer["fetch.wait.max.ms"] = broker.fetch_wait_ms
+        state_dir = claim_folder(settings.state_dir / context.service)
         self.app = Application(
             broker_address=ConnectionConfig.from_librdkafka_dict(broker.client_config()),
             consumer_group=settings.consumer_group or f"{context.service}{broker.topic_suffix}",
@@ -128,7 +130,7 @@ class Stream:
             commit_interval=settings.commit_interval_s,
             consumer_extra_config=consumer,
             producer_extra_config=producer_config(broker),
-            state_dir=claim_folder(settings.state_dir / context.service),
+            state_dir=state_dir,
             loglevel=None,
             auto_recover_from_source_offset_out_of_range=False,
             max_partition_buffer_size=100,
@@ -136,7 +138,7 @@ class Stream:
         )
         self._topics = {name: self._topic(name) for name in (*topics, "dead_letters")}
         self._on_tick: list[Callable[[], None]] = []
-        self._series = Series()
+        self._series = EndedSeries(state_dir / f"ended{broker.topic_suffix}.json", broker.history_run)
         context.health.require("partitions", "none assigned yet")
 
     def _topic(self, name: str) -> Topic:

@@ -5,6 +5,7 @@ file to what it holds, and the number of files in a zip.
 """
 
 import gzip
+import lzma
 import stat
 import zipfile
 import zlib
@@ -141,7 +142,7 @@ class TextFile:
             raise SourceError(
                 f"{self.location}: the packed file ends early (near line {line}); copy it again"
             ) from error
-        except (OSError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
             raise SourceError(f"{self.location}: cannot be read near line {line}: {error}") from error
         self.read_bytes = self.total_bytes
         if rest:

@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 
@@ -36,8 +35,6 @@ class Progress:
     def __init__(self, path: Path, source: str, clock: Callable[[], float] = monotonic) -> None:
         self._path = path
         self._source = source
-        #: A short name of what the positions refer to.
-        self.identity = sha256(source.encode()).hexdigest()[:16]
         self._clock = clock
         self._saved_at = clock()
         self._changed = False

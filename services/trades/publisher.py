@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Protocol
+from uuid import uuid4
 
 from loguru import logger
 
@@ -56,6 +57,8 @@ class KafkaPublisher:
         self._service = context.service
         self._health = context.health
         self._progress = progress
+        # A start that nobody named is a run of its own: it sends all ends.
+        self._run = broker.history_run or uuid4().hex
         self._max_rows = max(1, broker.max_message_bytes // MAX_ROW_BYTES - 1)
         self._delivered = False
         self._rows_out = context.metrics.rows_out.labels("trades")
@@ -93,7 +96,7 @@ class KafkaPublisher:
 
     def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
         """Send a last heartbeat, on which services stop when it is the last of all pairs."""
-        ending = end_header(self._progress.identity, series)
+        ending = end_header(self._run, series)
         self._empty(pair, known_until_ms, [*batch_headers(now_ms), ending])
 
     def _empty(self, pair: str, time_ms: int, headers: list[tuple[str, bytes]]) -> None:

@@ -205,6 +205,16 @@ def test_files_of_the_same_trades_give_the_same_rows_beside_a_live_cluster_whose
     assert rows_of_both == others
 
 
+def test_a_refused_pair_leaves_the_others_whole_and_the_reason_in_the_report(
+    filled: tuple[Path, str, int], kraken: tuple[FakeKraken, RestServer], tmp_path: Path
+) -> None:
+    folder, _, _ = filled
+    options = rest_options(kraken[1])
+    text = finish(start(tmp_path, "--pairs", "BTC/USD,XYZ/USD", *options[2:]), 1)
+    assert "EQuery:Unknown asset pair" in text
+    assert stored(tmp_path) == {key: row for key, row in stored(folder).items() if key[0] == "BTC/USD"}
+
+
 def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     with own_folder(tmp_path / "work"):
         text = finish(start(tmp_path, "--pairs", "BTC/USD", "--since", "2024-01-01"), 1)

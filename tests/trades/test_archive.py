@@ -263,6 +263,16 @@ def test_a_missing_day_is_reported_with_its_ids(tmp_path: Path) -> None:
     assert run.metrics.registry.get_sample_value("trades_missing_total", {"pair": "BTC/USDT"}) == 20
 
 
+def test_a_missing_quarter_is_reported_with_its_time(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    write(folder / "1" / "XBTUSD.csv", kraken(10))
+    later_s = T0_S + 90 * 86_400
+    write(folder / "3" / "XBTUSD.csv", kraken(10, later_s))
+    run = Run(tmp_path, folder)
+    assert run.report.pairs[0].missing == [Missing(HOLE, from_ms=T0_MS + 9_000, until_ms=later_s * 1000)]
+    assert Run(tmp_path, folder, since=str(later_s * 1000)).report.pairs[0].missing == []
+
+
 def test_files_without_ids_that_overlap_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     write(folder / "1" / "XBTUSD.csv", kraken(100))
@@ -295,6 +305,9 @@ def test_files_with_and_without_ids_do_not_mix(tmp_path: Path) -> None:
         (f"{T0_S},nan,1\n", ":1: price 'nan'"),
         (f"{T0_S},1,0\n", ":1: quantity '0'"),
         (f"{T0_S},1e999,1\n", ":1: price '1e999'"),
+        ("1e400,1,1\n", ":1: time '1e400'"),
+        ("inf,1,1\n", "of no known kind"),
+        ("time,open,high,low,close,volume,count\n", "OHLCVT of Kraken"),
         (f"{T0_S},1_0,1\n", ":1: price '1_0'"),
         (f"{NOW_MS},1,1\n", "write seconds"),
         (f"{NOW_MS // 1000 + 60},1,1\n", "lies in the future"),
@@ -344,6 +357,34 @@ def test_a_quiet_end_is_believed_and_a_long_one_is_missing(tmp_path: Path) -> No
     run = Run(tmp_path / "b", path, until=str(until))
     assert run.end_ms("BTC/USD") == T0_MS + 9_000
     assert run.report.pairs[0].missing == [Missing(ENDS, from_ms=T0_MS + 9_000, until_ms=until)]
+    run = Run(tmp_path / "c", path, until=str(T0_MS + 6 * 3_600_000))
+    assert any("it is taken for quiet" in note for note in run.report.notes)
+
+
+def test_a_day_that_its_name_says_is_over_leaves_nothing_to_believe(tmp_path: Path) -> None:
+    path = write(tmp_path / "BTCUSDT-trades-2024-01-01.csv", binance(range(10)))
+    until = T0_MS + 2 * DAY_MS
+    run = Run(tmp_path, path, exchange="binance", until=str(until))
+    assert run.end_ms("BTC/USDT") == T0_MS + DAY_MS
+    assert run.report.pairs[0].missing == [Missing(ENDS, from_ms=T0_MS + DAY_MS, until_ms=until)]
+
+
+def test_files_that_begin_long_after_since_are_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "XBTUSD.csv", kraken(10))
+    run = Run(tmp_path, path, since=str(T0_MS - 30 * DAY_MS))
+    assert any("begin at 2024-01-01 00:00:00 only" in note for note in run.report.notes)
+
+
+@pytest.mark.parametrize(("since", "until"), [(T0_MS + DAY_MS, None), (None, T0_MS - DAY_MS)])
+def test_files_without_a_trade_in_the_asked_time_are_refused(
+    tmp_path: Path, since: int | None, until: int | None
+) -> None:
+    path = write(tmp_path / "XBTUSD.csv", kraken(10))
+    asked = {name: str(at) for name, at in (("since", since), ("until", until)) if at is not None}
+    with pytest.raises(
+        SourceError, match=r"no trades of BTC/USD in the asked time; .* 2024-01-01"
+    ):
+        Run(tmp_path, path, None, **asked)
 
 
 # --- restarts -------------------------------------------------------------------------------------

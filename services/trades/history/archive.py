@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import SourceError
-from services.common.history_report import Missing
+from services.common.history_report import Missing, time_text
 from services.common.messages import MAX_CLOCK_SKEW_MS, Trade
 from services.common.symbols import pair_of_stem
 from services.common.text_files import Location, TextFile, locate
@@ -24,6 +24,11 @@ TICK_RULE = (
 )
 HOLE = "the files lack them"
 ENDS = "the files end here"
+BEGINS = "the files of {} begin at {} only; before that nothing is known of it"
+NONE_ASKED = "{}: no trades of {} in the asked time; the files hold {} to {}"
+#: From here on a quiet end is worth a note.
+NOTED_QUIET_MS = 3_600_000
+QUIET = "the files of {} end at {}; until {} it is taken for quiet"
 
 
 @dataclass(slots=True)
@@ -97,6 +102,9 @@ class PairArchive:
         self._last_ms = 0
         #: What turned out to be missing, to be taken from here.
         self.missing: list[Missing] = []
+        self.notes: list[str] = []
+        if since_ms and self.first_ms - since_ms > QUIET_MS:
+            self.notes.append(BEGINS.format(pair, time_text(self.first_ms)))
 
     @property
     def share(self) -> float:
@@ -126,11 +134,8 @@ class PairArchive:
         for file in self._files:
             begins = True
             for columns in file.read():
-                if begins and not self._has_ids and columns.times[0] < self._last_ms:
-                    raise SourceError(
-                        f"{file.location}: begins before the file ahead of it ends; without trade ids it "
-                        "cannot be told which trades are the same: keep only one of them"
-                    )
+                if begins and not self._has_ids and self._last_ms:
+                    self._check_seam(file, columns.times[0])
                 begins = False
                 self._last_ms = max(self._last_ms, columns.times[-1])
                 if self._until_ms is not None and columns.times[0] >= self._until_ms:
@@ -140,6 +145,16 @@ class PairArchive:
                 if wanted.times:
                     self._note_holes(wanted)
                     yield wanted
+
+    def _check_seam(self, file: ArchiveFile, first_ms: int) -> None:
+        """Does a file without ids begin where the one before it ended?"""
+        if first_ms < self._last_ms:
+            raise SourceError(
+                f"{file.location}: begins before the file ahead of it ends; without trade ids it "
+                "cannot be told which trades are the same: keep only one of them"
+            )
+        if first_ms - self._last_ms > QUIET_MS and first_ms > self._since_ms:
+            self.missing.append(Missing(HOLE, from_ms=self._last_ms, until_ms=first_ms))
 
     def _within(self, columns: Columns) -> Columns:
         """The rows of the asked range."""
@@ -164,15 +179,24 @@ class PairArchive:
 
     def end_ms(self, now_ms: int) -> int:
         """Up to when the pair's history is complete, once it has been read."""
-        said = complete_until_ms(self._files[-1].location.stem) or 0
-        known_ms = min(max(self._last_ms, said), now_ms)
-        until_ms = self._until_ms
-        if until_ms is None:
-            return known_ms
-        if until_ms - known_ms <= QUIET_MS:
-            return min(until_ms, now_ms)
+        said = complete_until_ms(self._files[-1].location.stem)
+        known_ms = min(max(self._last_ms, said or 0), now_ms)
+        until_ms = known_ms if self._until_ms is None else min(self._until_ms, now_ms)
+        if until_ms <= known_ms:
+            return until_ms
+        # A name that says where its file ends leaves nothing to believe.
+        if said is None and until_ms - known_ms <= QUIET_MS:
+            if until_ms - known_ms > NOTED_QUIET_MS:
+                self.notes.append(QUIET.format(self.pair, time_text(known_ms), time_text(until_ms)))
+            return until_ms
         self.missing.append(Missing(ENDS, from_ms=known_ms, until_ms=until_ms))
         return known_ms
+
+    def check_any(self) -> None:
+        """Raise `SourceError` when, read to the end, nothing lay in the asked time."""
+        if self._last_id is None:
+            held = time_text(self.first_ms), time_text(self._last_ms)
+            raise SourceError(NONE_ASKED.format(self._files[0].location, self.pair, *held))
 
 
 def archive_files(

@@ -94,7 +94,7 @@ def parser_for(name: str, head: str, pair: str) -> Parser | None:
     cells = [cell.strip().lower() for cell in head.split(",")]
     if "time_ms" in cells:
         return None
-    if len(cells) == 7 and (cells[5] in _BOOLS or has_header(head)):
+    if len(cells) == 7 and (cells[5] in _BOOLS or cells[5].replace("_", "") == "isbuyermaker"):
         return BinanceParser(name, pair)
     if len(cells) == 3 and not has_header(head):
         return KrakenParser(name, pair)

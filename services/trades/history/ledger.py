@@ -63,8 +63,8 @@ class Ledger:
         self._metrics.history_done.labels(pair).set(self._shares[pair])
 
     def ends(self, until_ms: int) -> None:
-        """The history of a pair turned out to end there."""
-        self._report.until_ms = max(self._report.until_ms, until_ms)
+        """The history turned out to end there."""
+        self._report.until_ms = until_ms
 
     def note(self, text: str) -> None:
         """Something that people should know of the result."""

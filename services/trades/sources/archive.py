@@ -55,12 +55,13 @@ class ArchiveSource:
         ]
         for pair, at in progress.positions.items():
             logger.info("{} goes on after trade {}", pair, at.trade_id)
+        self._ends_ms: list[int] = []
         first_ms = min(archive.first_ms for archive in self._archives)
         self._report = HistoryReport(
             settings.exchange,
             "archive",
             first_ms if settings.since is None else settings.since,
-            settings.until or first_ms,
+            settings.until or now_ms(),
             [PairHistory(archive.pair) for archive in self._archives],
         )
         self._ledger = Ledger(self._report, report_path, metrics)
@@ -99,13 +100,18 @@ class ArchiveSource:
         estimated = [archive.pair for archive in self._archives if archive.estimates_sides]
         if estimated:
             self._ledger.note(TICK_RULE.format(", ".join(estimated)))
+        if not reading:
+            self._ledger.ends(max(self._ends_ms))
         if self._outlet.finish(stop):
             # Complete: a further run is a new one, which begins the series anew.
             self._progress.forget()
 
     def _end(self, archive: PairArchive) -> None:
+        archive.check_any()
         end_ms = archive.end_ms(self._now_ms())
-        self._ledger.ends(end_ms)
+        for note in archive.notes:
+            self._ledger.note(note)
+        self._ends_ms.append(end_ms)
         self._ledger.reached(archive.pair, 1.0)
         self._outlet.end(archive.pair, end_ms)
 

@@ -86,7 +86,7 @@ class Parser:
             prices = list(map(float, cells[at.price :: width]))
             quantities = list(map(float, cells[at.quantity :: width]))
             ids = None if at.trade_id is None else list(map(int, cells[at.trade_id :: width]))
-        except ValueError:
+        except (ValueError, OverflowError):
             return self._slow(text, line, latest_ms)
         pairs = None if at.pair is None else cells[at.pair :: width]
         # A sum is finite only when every summand is.

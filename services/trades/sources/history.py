@@ -6,8 +6,8 @@ comes, so a restart on the same broker repeats no more than any at-least-once se
 broker plays the spool again instead of downloading it.
 
 A pair that the exchange refuses for good does not take the others with it: they go on and end properly, the
-report says what is missing of the refused one and why, it gets no end, and the run fails when the others are
-done. So nobody takes a partial history for a whole one, and no typing error costs a night's download.
+refused one ends where it is, the report says what is missing of it and why, and the run fails when all have
+ended. So nobody takes a partial history for a whole one, and no typing error costs a night's download.
 """
 
 import queue
@@ -218,6 +218,7 @@ class HistorySource:
             self._failed[pair] = ended.error
             from_ms = self._spools[pair].cursor.known.covered_ms
             ledger.missing(pair, Missing(str(ended.error), from_ms=from_ms, until_ms=self._until_ms))
+            outlet.end(pair, from_ms)
             return
         outlet.end(pair, self._until_ms)
 
