@@ -3,11 +3,11 @@
 import gzip
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
-from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from checks import USER, Settings, UsageError, open_to_containers
 
@@ -31,7 +31,7 @@ def environment(given: Mapping[str, str], settings: Settings) -> dict[str, str]:
     asked["exchange"] = asked["exchange"] or settings.of("trades", "TRADES_EXCHANGE")
     asked["source"] = given.get("source") or ("archive" if "path" in given else asked["source"] or "rest")
     service = "TRADES"
-    mount = {}
+    more = {}
     if asked["source"] == "rest":
         asked["pairs"] = asked["pairs"] or settings.of("trades", "TRADES_PAIRS")
         _check_rest(given, asked)
@@ -44,15 +44,17 @@ def environment(given: Mapping[str, str], settings: Settings) -> dict[str, str]:
             path = Path(given["path"]).resolve()
             service = "CANDLES" if holds_candles(first_line(path)) else "TRADES"
             asked["path"] = f"/archive/{path.name}"
-            mount = {"HISTORY_PATH": str(path), "HISTORY_NAME": path.name}
+            more = {"HISTORY_PATH": str(path), "HISTORY_NAME": path.name}
         elif not asked["path"]:
             raise UsageError("source=archive needs path=, a file or folder")
     _check_times(asked["since"], asked["until"])
     if service == "CANDLES":
         asked["source"] = None
-        mount["CANDLES_SOURCE"] = "archive"
+        more["CANDLES_SOURCE"] = "archive"
+    # No other run's end, which a topic may still hold, must stop the services of this one.
+    more["KAFKA_HISTORY_RUN"] = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     # Empty ones too, or Compose would take the live feed's.
-    return mount | {f"{service}_{name}": asked[option] or "" for option, name in OPTIONS.items()}
+    return more | {f"{service}_{name}": asked[option] or "" for option, name in OPTIONS.items()}
 
 
 def _check_rest(given: Mapping[str, str], asked: Mapping[str, str | None]) -> None:
@@ -84,7 +86,7 @@ def _ms(option: str, text: str) -> float:
 
 
 def first_line(path: Path) -> str:
-    """That of the first file that `path` names, a file or folder. Raises `UsageError`."""
+    """The first one that is in the files that `path` names, a file or folder. Raises `UsageError`."""
     if not path.exists():
         raise UsageError(f"path={path}: does not exist; name a file or folder")
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -94,27 +96,33 @@ def first_line(path: Path) -> str:
     closed = [str(item) for item in dict.fromkeys((path, *files)) if not open_to_containers(item)]
     if closed:
         more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
-        raise UsageError(
-            f"user {USER}, who runs the services, may not read {closed[0]}{more}: chmod -R o+rX {path}"
-        )
-    try:
-        return _first_line(files[0])
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"path={files[0]}: cannot be read ({error})") from None
+        remedy = f"chmod -R o+rX {path}"
+        raise UsageError(f"user {USER}, who runs the services, may not read {closed[0]}{more}: {remedy}")
+    return next(filter(None, map(_first_line, files)), "")
 
 
 def _first_line(path: Path) -> str:
-    with ExitStack() as stack:
-        name, file = path.name, cast("IO[bytes]", stack.enter_context(path.open("rb")))
-        if name.lower().endswith(".zip"):
-            packed = stack.enter_context(zipfile.ZipFile(file))
-            name = next((one for one in packed.namelist() if one.lower().endswith(FILES[:2])), "")
-            if not name:
-                return ""
-            file = stack.enter_context(packed.open(name))
-        if name.lower().endswith(".gz"):
-            file = cast("IO[bytes]", stack.enter_context(gzip.open(file)))
-        return file.readline(4_096).decode(errors="replace")
+    try:
+        with path.open("rb") as file:
+            if not path.name.lower().endswith(".zip"):
+                return _read_line(path.name, file)
+            with zipfile.ZipFile(file) as packed:
+                for name in packed.namelist():
+                    if name.lower().endswith(FILES[:2]):
+                        with packed.open(name) as member:
+                            line = _read_line(name, member)
+                        if line:
+                            return line
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"path={path}: cannot be read ({error}); copy it again") from None
+    return ""
+
+
+def _read_line(name: str, file: IO[bytes]) -> str:
+    if name.lower().endswith(".gz"):
+        with gzip.open(file) as unpacked:
+            return unpacked.readline(4_096).decode(errors="replace")
+    return file.readline(4_096).decode(errors="replace")
 
 
 def holds_candles(line: str) -> bool:

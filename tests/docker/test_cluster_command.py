@@ -9,8 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from services.common.text_files import TextFile, locate
+from services.backfill.source import offers_candles
+from services.common.settings import BrokerSettings
 from tests.docker.clusters import ROOT
 
 HISTORY = ("up", "--cluster", "indicators_historical")
@@ -150,14 +152,13 @@ def test_files_of_candles_come_in_by_candles(
     if kind == "zip":
         with zipfile.ZipFile(path, "w") as packed:
             packed.writestr("README", "no candles")
+            packed.writestr("XBTUSD_1.csv", "")
             packed.writestr("XBTUSD_60.csv", text)
     else:
         path.write_bytes(gzip.compress(text.encode()) if kind == "csv.gz" else text.encode())
     path.chmod(0o644)
     asked = folder if kind == "folder" else path
-    # The same line that `make backfill` decides by.
-    (first, *_) = locate(asked, (".csv", ".csv.gz"))
-    assert [block for _, block in TextFile(first).texts()] == [text]
+    assert offers_candles(asked) == holds, "`make backfill` decides otherwise"
     commands = docker.run(*HISTORY, "--path", str(asked), *SINCE, "--exchange", "binance")
     told = docker.told()
     if holds:
@@ -177,6 +178,19 @@ def test_an_archive_that_containers_may_not_read_is_refused(docker: Docker, tmp_
     path.chmod(0o600)
     told = docker.refuses(*HISTORY, "--path", str(path))
     assert f"user 10001, who runs the services, may not read {path}: chmod -R o+rX {path}" in told
+
+
+def test_every_run_of_a_history_has_a_name_which_all_its_services_know(docker: Docker) -> None:
+    names = set()
+    for _ in range(2):
+        docker.run(*HISTORY, *SINCE)
+        names.add(BrokerSettings.load(docker.told()).history_run)
+    assert len(names) == 2
+    assert None not in names
+    described = yaml.safe_load((ROOT / "docker-compose" / "indicators_historical.yml").read_text())
+    for service in described["services"].values():
+        assert service["environment"]["KAFKA_HISTORY_RUN"] == "${KAFKA_HISTORY_RUN:-}"
+        assert service["restart"] == "on-failure:5"
 
 
 def test_a_second_history_waits_for_the_first(docker: Docker) -> None:

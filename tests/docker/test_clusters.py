@@ -3,7 +3,9 @@
 import json
 import time
 from collections import Counter
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import requests
 
@@ -141,27 +143,53 @@ def test_replicas_come_and_go_under_load_and_the_rows_stay_the_same(
     assert_same(clusters, "scaled", undisturbed)
 
 
-def test_history_comes_into_the_same_store_and_its_containers_end(
+def run_history(clusters: Clusters, *options: str) -> Rows:
+    """Rows of BTC/USD of the exchange ``past`` when a historical run of the hour has ended well."""
+    clusters.configure({})
+    names = [f"{name}_historical" for name in ("trades", "candles", "ta", "features")]
+    (asked,) = clusters.containers("features")
+    clusters.make("up", "cluster=indicators_historical", "exchange=past", "pairs=BTC/USD", *options)
+    clusters.wait_for(lambda: not any(map(clusters.containers, names)), "the end of the historical services")
+    found = [container for name in names for container in clusters.containers(name, every=True)]
+    codes = clusters.docker("inspect", "--format", "{{.State.ExitCode}} {{.RestartCount}}", *found)
+    assert set(codes.splitlines()) == {"0 0"}
+    assert clusters.containers("features") == [asked]
+    return clusters.ta_rows("past", ("BTC/USD",), TIMEFRAMES)
+
+
+def test_history_comes_into_the_same_store_and_its_containers_end_each_time(
     clusters: Clusters, everything: None
 ) -> None:
     begin_ms = scenario.SAMPLE_BEGIN_MS
-    span = (f"since={begin_ms}", f"until={begin_ms + 3_600_000}")
     path = clusters.data / "kraken" / "BTC-USD.csv.gz"
-    clusters.configure({})
-    clusters.make(
-        "up", "cluster=indicators_historical", "exchange=past", "pairs=BTC/USD", f"path={path}", *span
-    )
-    names = [f"{name}_historical" for name in ("trades", "candles", "ta", "features")]
-    (asked,) = clusters.containers("features")
-    clusters.wait_for(lambda: not any(map(clusters.containers, names)), "the end of the historical services")
-    for name in names:
-        (container,) = clusters.containers(name, every=True)
-        assert clusters.docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
-    rows = clusters.ta_rows("past", ("BTC/USD",), TIMEFRAMES)
+    options = (f"since={begin_ms}", f"until={begin_ms + 3_600_000}", f"path={path}")
+    rows = run_history(clusters, *options)
     assert len(rows) == 60 + 12 + 4 + 2 + 1
     assert rows == clusters.ta_rows("kraken", ("BTC/USD",), TIMEFRAMES)
-    assert clusters.containers("features") == [asked]
+    # The topics still hold the ends of the first run.
+    assert run_history(clusters, *options) == rows
+
+
+def test_history_of_candles_comes_in_without_trades(clusters: Clusters, everything: None) -> None:
+    path = clusters.data / "XBTUSD_1.csv"
+    begin_s = scenario.SAMPLE_BEGIN_MS // 1000 - 3_600
+    path.write_text("".join(f"{begin_s + 60 * i},100,102,99,{100 + i % 3},1.5,7\n" for i in range(60)))
+    path.chmod(0o644)
+    rows = run_history(clusters, f"path={path}", f"until={scenario.SAMPLE_BEGIN_MS}")
+    hour = rows["*", "BTC/USD", "1h", scenario.SAMPLE_BEGIN_MS]
+    assert (hour["trade_count"], hour["high"], hour["close"]) == (420, 102.0, 102.0)
+    assert clusters.containers("trades_historical", every=True) == []
     clusters.make("down", "cluster=indicators_historical")
+
+
+def test_the_store_comes_out_as_parquet(clusters: Clusters, everything: None, tmp_path: Path) -> None:
+    (container,) = clusters.containers("features")
+    command = ("--store", "/store/features.sqlite", "--out", "/store/parquet")
+    said = clusters.docker("exec", container, "python", "-m", "services.features.export", *command)
+    assert " rows in " in said
+    clusters.docker("cp", f"{container}:/store/parquet", str(tmp_path))
+    (file,) = tmp_path.glob("parquet/ta/exchange=kraken/pair=BTC%2FUSD/timeframe=1h/*.parquet")
+    assert pq.read_metadata(file).num_rows >= 1
 
 
 def test_a_crashed_service_is_started_by_the_engine(clusters: Clusters, everything: None) -> None:
