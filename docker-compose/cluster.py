@@ -164,6 +164,9 @@ def run(arguments: argparse.Namespace) -> int:
     compose = Compose(cluster, environ)
     if command == "build":
         own = [name for name in names if name not in ("redpanda", "console")]
+        if cluster == "all":
+            # Theirs are the images of the live ones, and a second build of one only leaves the first behind.
+            own = [name for name in own if not name.endswith("_historical")]
         return compose.run("build", *own) if own else compose.run("pull", "--ignore-pull-failures", *names)
     if command == "up":
         return up(compose, cluster, names, arguments.replicas)

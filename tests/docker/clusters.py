@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ OWN = (
     "DATA_DIR",
     "SECRETS_DIR",
     "RESTART",
+    "REDPANDA_",
     "MAKE",
     "MFLAGS",
 )
@@ -64,6 +66,7 @@ class Clusters:
             f"PORT_{name}": str(free_port())
             for name in ("REDPANDA", "TRADES", "FEATURES", "NEWS", "NEWS_SIGNALS")
         }
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.url = f"http://127.0.0.1:{ports['PORT_FEATURES']}"
         self.broker = f"127.0.0.1:{ports['PORT_REDPANDA']}"
         self._environ = {
@@ -75,6 +78,8 @@ class Clusters:
             "DATA_DIR": str(self.data),
             "SECRETS_DIR": str(secrets),
             "RESTART": "on-failure",
+            # An engine in the same container as the tests can give no more than they have.
+            "REDPANDA_NOFILE": str(65536 if most == resource.RLIM_INFINITY else min(most, 65536)),
         }
 
     def __enter__(self) -> Self:

@@ -182,6 +182,27 @@ def test_history_of_candles_comes_in_without_trades(clusters: Clusters, everythi
     clusters.make("down", "cluster=indicators_historical")
 
 
+def test_a_history_that_fails_is_given_up_and_can_be_run_again(
+    clusters: Clusters, everything: None
+) -> None:
+    path = clusters.data / "BTC-USD.csv"
+    path.write_text("no,trades\n")
+    path.chmod(0o644)
+    up = ("up", "cluster=indicators_historical", "exchange=past", f"path={path}")
+    clusters.configure({})
+    clusters.make(*up)
+    clusters.wait_for(
+        lambda: [clusters.restarts(one) for one in clusters.containers("trades_historical", every=True)] == [5]
+        and not clusters.containers("trades_historical"),
+        "the last of five restarts",
+    )
+    assert "a history is on its way" in clusters.make(*up, code=2)
+    clusters.make("down", "cluster=indicators_historical")
+    assert clusters.containers("ta_historical", every=True) == []
+    clusters.make(*up)
+    clusters.make("down", "cluster=indicators_historical")
+
+
 def test_the_store_comes_out_as_parquet(clusters: Clusters, everything: None, tmp_path: Path) -> None:
     (container,) = clusters.containers("features")
     command = ("--store", "/store/features.sqlite", "--out", "/store/parquet")
@@ -234,4 +255,4 @@ def test_nothing_stays_behind(clusters: Clusters) -> None:
     assert clusters.docker("ps", "--all", "--quiet", label) == ""
     assert clusters.docker("volume", "ls", "--quiet", label) == ""
     assert clusters.docker("network", "ls", "--quiet", label) == ""
-    assert clusters.docker("image", "ls", "--quiet", f"{clusters.project}/*") == ""
+    assert clusters.docker("image", "ls", "--quiet", label) == ""
