@@ -29,6 +29,7 @@ NONE_ASKED = "{}: no trades of {} in the asked time; the files hold {} to {}"
 #: From here on a quiet end is worth a note.
 NOTED_QUIET_MS = 3_600_000
 QUIET = "the files of {} end at {}; until {} it is taken for quiet"
+OPEN = "the candles of {} end with its last trade at {}; say TRADES_UNTIL if its files are complete beyond"
 
 
 @dataclass(slots=True)
@@ -182,6 +183,8 @@ class PairArchive:
         said = complete_until_ms(self._files[-1].location.stem)
         known_ms = min(max(self._last_ms, said or 0), now_ms)
         until_ms = known_ms if self._until_ms is None else min(self._until_ms, now_ms)
+        if said is None and self._until_ms is None:
+            self.notes.append(OPEN.format(self.pair, time_text(known_ms)))
         if until_ms <= known_ms:
             return until_ms
         # A name that says where its file ends leaves nothing to believe.
