@@ -182,9 +182,7 @@ def test_history_of_candles_comes_in_without_trades(clusters: Clusters, everythi
     clusters.make("down", "cluster=indicators_historical")
 
 
-def test_a_history_that_fails_is_given_up_and_can_be_run_again(
-    clusters: Clusters, everything: None
-) -> None:
+def test_a_history_that_fails_is_given_up_and_can_be_run_again(clusters: Clusters, everything: None) -> None:
     path = clusters.data / "BTC-USD.csv"
     path.write_text("no,trades\n")
     path.chmod(0o644)
@@ -192,8 +190,10 @@ def test_a_history_that_fails_is_given_up_and_can_be_run_again(
     clusters.configure({})
     clusters.make(*up)
     clusters.wait_for(
-        lambda: [clusters.restarts(one) for one in clusters.containers("trades_historical", every=True)] == [5]
-        and not clusters.containers("trades_historical"),
+        lambda: (
+            [clusters.restarts(one) for one in clusters.containers("trades_historical", every=True)] == [5]
+            and not clusters.containers("trades_historical")
+        ),
         "the last of five restarts",
     )
     assert "a history is on its way" in clusters.make(*up, code=2)
