@@ -7,6 +7,7 @@ import requests
 
 from services.demo.processes import DemoError, Service
 from services.demo.progress import Progress, total
+from services.trades.history.ledger import duration_text
 
 STUCK_AFTER_S = 180.0
 #: So long nothing may move before it is said why.
@@ -82,13 +83,5 @@ def progress_text(rows: Mapping[str, int], share: float | None, elapsed_s: float
     filled = round(20 * share)
     bar = f"[{'#' * filled}{'.' * (20 - filled)}] {share:4.0%}  "
     if 0.01 < share < 1:
-        text += f", about {_duration(elapsed_s * (1 - share) / share)} left"
+        text += f", about {duration_text(elapsed_s * (1 - share) / share)} left"
     return bar + text
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-    )
