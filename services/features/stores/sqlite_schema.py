@@ -128,6 +128,14 @@ def check_tables(connection: apsw.Connection, group: FeatureGroup, path: str) ->
         )
 
 
+def working_copies(connection: apsw.Connection) -> list[str]:
+    """The tables whose changes another store gets: those with triggers, which nobody else makes."""
+    rows = connection.execute(
+        "SELECT DISTINCT tbl_name FROM sqlite_schema WHERE type = 'trigger' ORDER BY tbl_name"
+    )
+    return [table for (table,) in rows]
+
+
 def check_moveable(connection: apsw.Connection, group: FeatureGroup, path: object) -> None:
     """Raises `StoreError` when something hangs on the rows of a group, which must not miss that they go."""
     sql = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?"
