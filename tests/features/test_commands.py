@@ -117,6 +117,21 @@ def test_query_answers_sql(filled: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_query_reads_no_more_rows_of_an_sql_answer_than_it_prints(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without an end of its own, and so only answered where the rest is left alone.
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    assert query.main(["--store", str(filled), "--sql", endless, "--limit", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["i", "1", "2", "… and more rows; see --limit"]
+    assert query.main(["--store", str(filled), "--sql", f"{endless} LIMIT 2", "--limit", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["i", "1", "2"]
+    with SqliteReader(filled) as reader:
+        assert reader.sql(endless, limit=3) == (["i"], [(1,), (2,), (3,)])
+        # The connection is as free as after a whole answer.
+        assert reader.sql("SELECT count(*) FROM ta")[1] == [(301,)]
+
+
 def test_query_describes_a_group_or_all_of_them(with_news: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query.main(["--store", str(with_news), "--describe", "ta"]) == 0
     lines = capsys.readouterr().out.splitlines()
