@@ -80,8 +80,8 @@ def check_whole(store: Path) -> None:
         connection.close()
     if copies:
         raise StoreError(
-            f"{store} is the working copy of another store and holds only the last days of {', '.join(copies)}: "
-            "indicators computed from these would replace the good values of the whole history"
+            f"{store} is the working copy of another store and holds only the last days of "
+            f"{', '.join(copies)}: indicators of these alone would go over the good ones of the whole history"
         )
 
 

@@ -228,7 +228,9 @@ class HopsworksReader:
             TA, features, lambda: not coins.isdisjoint(row["coin"] for row in self._tables.online(SENTIMENT))
         )
         table = self._joined(pairs, timeframe, exchange, span, [*names, "close"])
-        return label_returns(table, timeframe, names, horizon, dropna=dropna, label=label)
+        return label_returns(
+            table, timeframe, names, horizon, dropna=dropna, label=label, chosen=features is not None
+        )
 
     def _joined(
         self,
