@@ -31,6 +31,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS rolled_files_current ON rolled_files (group_ta
   WHERE replaced_at_ms IS NULL;
 """
 TABLE = "rolled_files"
+#: What is encoded before it is written; a month of 1m at once takes 10 MB more, for a file 0.3 % smaller.
+ROW_GROUP_ROWS = 8_192
 
 _FIND = """
 SELECT path, row_count, first_ms, last_ms FROM rolled_files
@@ -127,7 +129,7 @@ def write_file(
     rows = table.drop_columns(list(group.key))
     # Prices and indicators hardly repeat; with dictionaries the files are a third larger.
     texts: Any = [field.name for field in rows.schema if pa.types.is_string(field.type)]
-    pq.write_table(rows, unfinished, compression="zstd", use_dictionary=texts)
+    pq.write_table(rows, unfinished, compression="zstd", use_dictionary=texts, row_group_size=ROW_GROUP_ROWS)
     _sync(unfinished)
     unfinished.replace(path)
     for parent in (inside, *inside.parents):
