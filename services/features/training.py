@@ -113,7 +113,7 @@ def label_returns(
 def _check_loss(table: pa.Table, kept: int, features: Sequence[str]) -> None:
     """Raises `QueryError` when features that nobody asked for cost most of the rows.
 
-    So it is after an indicator was added or enabled: old rows have nulls in it, and dropping these would leave
+    So it is after an indicator was added or enabled: old rows have nulls in it, and dropping these leaves
     a set of the last few candles that looks like any other.
     """
     labels = [name for name in table.column_names if name.startswith("label_")]
@@ -128,8 +128,8 @@ def _check_loss(table: pa.Table, kept: int, features: Sequence[str]) -> None:
     more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
     raise QueryError(
         f"only {kept} of {labelled.num_rows} rows are complete: null are {named}{more}. Rows from before an "
-        "indicator was added or enabled lack it until `make rebuild` computes it; or name the features, begin "
-        "later, or give dropna=False"
+        "indicator was added or enabled lack it until `make rebuild` computes it; or name the features, "
+        "begin later, or give dropna=False"
     )
 
 
