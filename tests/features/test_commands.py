@@ -331,6 +331,36 @@ def test_the_notebook_runs_as_a_script_on_a_store(
     assert plot.stat().st_size > 10_000
 
 
+def test_the_notebook_runs_on_a_store_that_counts_nothing_and_exports_one_series(path: Path) -> None:
+    with make_store(path) as store:
+        for pair in ("BTC/USD", "ETH/USD"):
+            rows = [ta_row(i, pair=pair, close=100.0 + i % 3, rsi_14=50.0 + i % 7) for i in range(150)]
+            store.write(TA, tuples(rows))
+    code = f"""
+import runpy, sys
+from services.features import export
+from services.features.stores.sqlite_reader import SqliteReader
+plain, written = SqliteReader.describe, export.export
+def uncounted(self, *args, **options):
+    found = plain(self, *args, **options)
+    for one in (found, *found["series"], *found["columns"]):
+        one |= {{name: None for name in ("rows", "first_ms", "null_rate") if name in one}}
+    return found
+def told(*args, **options):
+    files = written(*args, **options)
+    print("exported", len(files))
+    return files
+SqliteReader.describe, export.export = uncounted, told
+sys.argv = ["explore.py", "--store", {str(path)!r}]
+runpy.run_path({str(ROOT / "notebooks" / "explore.py")!r}, run_name="__main__")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+    )
+    assert "- rows in 2 series" in ran.stdout, ran.stderr
+    assert "exported 1\n" in ran.stdout, ran.stderr
+
+
 def test_the_notebook_says_what_to_do_without_a_store(tmp_path: Path) -> None:
     ran = run_notebook("--store", str(tmp_path / "none.sqlite"))
     assert ran.returncode == 1
