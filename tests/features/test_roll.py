@@ -150,7 +150,7 @@ def test_the_file_shrinks(path: Path) -> None:
 
 def test_a_roll_holds_few_rows_as_python_objects_however_long_the_period(path: Path) -> None:
     with make_store(path) as store:
-        values = dict.fromkeys(TA.features[8:], 1 / 3)
+        values: dict[str, Any] = dict.fromkeys(TA.features[8:], 1 / 3)
         for begin in range(0, 12_000, 2_000):
             rows = [ta_row(0, **values) for _ in range(2_000)]
             for place, row in enumerate(rows, begin):

@@ -168,6 +168,27 @@ def test_migrating_leaves_one_table_and_the_same_answers(
         assert store.history("BTC/USD", "1m").equals(before)
 
 
+def test_migrating_says_which_earlier_versions_stay_and_why(
+    old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(Roll(old, clock_ms=lambda: LATER).before(LATER))
+    renewed(old).close()
+    assert command.main(["--store", str(old)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "ta_1 → ta_2: 1 rows",
+        "ta_1: its rows in Parquet files stay there; the newest has them",
+    ]
+    other_kind = replace(TA, version=3, columns=(*TA.columns[:-1], replace(TA.columns[-1], kind="int")))
+    renewed(old, (other_kind,)).close()
+    assert command.main(["--store", str(old)]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "ta_2: cannot be read as ta_3 (other kinds of columns), so it stays; SQL has it",
+        "ta_1: its rows in Parquet files stay there; no answer has them",
+    ]
+    assert last == "nothing to move"
+
+
 def _rows() -> st.SearchStrategy[list[tuple[int, int, float]]]:
     row = st.tuples(st.integers(0, 40), st.integers(0, 2), st.sampled_from([1.0, 2.0]))
     return st.lists(row, max_size=12)

@@ -19,6 +19,7 @@ from services.common.errors import StoreError
 from services.features.arrow import arrow_schema
 from services.features.groups import FeatureGroup
 from services.features.partitions import Period, key_folder
+from services.features.stores.sqlite_schema import table_columns
 from services.features.stores.sqlite_select import Span
 
 ROLLED_SQL = """
@@ -66,6 +67,14 @@ def rolled_files(
     """The files of one version of a group with rows of a key in a range of times, in order."""
     found = connection.execute(_FIND, (group.table, key_text(key), first_ms, last_ms))
     return [RolledFile(*row) for row in found]
+
+
+def has_files(connection: apsw.Connection, table: str) -> bool:
+    """Whether rows of one version of a group were rolled."""
+    if not table_columns(connection, TABLE):
+        return False
+    sql = f"SELECT 1 FROM {TABLE} WHERE replaced_at_ms IS NULL AND group_table = ? LIMIT 1"  # noqa: S608
+    return bool(connection.execute(sql, (table,)).fetchall())
 
 
 def read_files(
