@@ -264,7 +264,7 @@ def test_a_store_with_rolled_rows_or_an_earlier_version_is_refused_and_stays_as_
     before = replace(TA, version=0, columns=TA.columns[:-1])
     with make_store(other.store_path, (before,)) as sqlite:
         sqlite.write(before, [row[:-1] for row in tuples([ta_row(0)])])
-    with pytest.raises(StoreError, match=r"has rows in ta_0.*run `make migrate store=.*other` first"):
+    with pytest.raises(StoreError, match=r"has rows in ta_0.*run `make migrate store=.*other`"):
         open_groups(other)
     for refused in (path, other.store_path):
         # No trigger was made, so an SQLite store it can remain.

@@ -144,7 +144,8 @@ class HopsworksStore(SqliteStore):
                 if not is_noted(self._writer, older.table) and has_rows(self._writer, older.table):
                     raise StoreError(
                         f"{self.path} has rows in {older.table}, an earlier version, which Hopsworks would "
-                        f"not get; run `make migrate store={self.path}` first"
+                        "not get; start the service once with FEATURES_STORE=sqlite, which makes the newest "
+                        f"tables, and run `make migrate store={self.path}`"
                     )
             if any(has_files(self._writer, g.table) for g in (target, *earlier)):
                 raise StoreError(
