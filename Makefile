@@ -54,8 +54,8 @@ roll: install ## Move old rows into Parquet files beside the store: [days=90] [s
 rebuild: install ## Compute the indicators of all candles in a store anew: [store=FILE] [pair=BTC/USD]
 	@$(PY) -m services.demo.rebuild --store '$(STORE)' $(if $(pair),--pair '$(pair)')
 
-migrate: install ## Move rows of earlier versions of the feature groups into the newest: [store=FILE]
-	@$(PY) -m services.features.migrate --store '$(STORE)'
+migrate: install ## Move rows of earlier versions of the feature groups into the newest, or leave=hopsworks to make its working copy a store of its own: [store=FILE]
+	@$(PY) -m services.features.migrate --store '$(STORE)' $(if $(filter hopsworks,$(leave)),--leave-hopsworks)
 
 sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
 	@$(PY) -m services.news_signals.score $(if $(filter-out undefined,$(origin text)),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)

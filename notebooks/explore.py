@@ -78,16 +78,18 @@ def _(show, store):
     if not described["series"]:
         raise SystemExit("The store has no closed candles yet: let `make demo` run for a minute.")
     series = pd.DataFrame(described["series"])
-    show(f"{described['rows']} rows in {len(series)} series", "\n".join(description_text(described)))
-    return described, series
+    # Hopsworks does not count rows.
+    rows = "-" if described["rows"] is None else described["rows"]
+    show(f"{rows} rows in {len(series)} series", "\n".join(description_text(described)))
+    return pd, series
 
 
 @app.cell
-def _(series):
+def _(pd, series):
     # The pair with most rows serves as the example below, in hours if there are enough of them.
-    hours = series[(series["timeframe"] == "1h") & (series["rows"] >= 500)]
-    known = hours if len(hours) else series
-    longest = known.loc[known["rows"].idxmax()]
+    counts = pd.to_numeric(series["rows"]).fillna(0)
+    hours = counts[(series["timeframe"] == "1h") & (counts >= 500)]
+    longest = series.loc[(hours if len(hours) else counts).idxmax()]
     exchange, pair, timeframe = longest["exchange"], longest["pair"], longest["timeframe"]
     return exchange, pair, timeframe
 
@@ -145,13 +147,13 @@ def _(history, show, to_polars):
 
 
 @app.cell
-def _(described, exchange, has_news, pair, show, store, timeframe):
+def _(exchange, has_news, pair, show, store, timeframe):
     # A training set: what was known at each candle's end, and the log return of the 3 candles that followed.
     # Nothing looks ahead: news counts from when it was observed, labels end with the asked range.
     HORIZON = 3
     wanted = ["rsi_14", "log_return_1", "log_return_5", "adx_14", "flow_imbalance_14", "realized_vol_20"]
-    nulls = {column["name"]: column["null_rate"] for column in described["columns"]}
-    features = [name for name in wanted if nulls[name] < 0.5]
+    known = store.history(pair, timeframe, columns=wanted, exchange=exchange)
+    features = [name for name in wanted if 2 * known[name].null_count < known.num_rows]
     if has_news:
         # Counts are never null; a mean is, wherever its window is empty.
         features += ["news_count_4h", "news_count_24h"]
@@ -198,8 +200,9 @@ def _(label, features, show, to_pandas, training):
 
 
 @app.cell
-def _(Path, show, store):
-    # DuckDB reads the Parquet files that `python -m services.features.export --out DIR` writes.
+def _(Path, pair, show, store, timeframe):
+    # DuckDB reads the Parquet files that `python -m services.features.export --out DIR` writes: here of one
+    # series, since a whole store may be larger than the temporary folder.
     import tempfile
 
     import duckdb
@@ -207,7 +210,7 @@ def _(Path, show, store):
     from services.features.export import export
 
     with tempfile.TemporaryDirectory() as folder:
-        export(store, Path(folder))
+        export(store, Path(folder), pairs=[pair], timeframes=[timeframe])
         with duckdb.connect() as database:
             answer = database.execute(
                 "SELECT pair, timeframe, count(*) AS candles, min(low) AS low, max(high) AS high "

@@ -14,6 +14,7 @@ from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.errors import ServiceError
 from services.demo.processes import Cluster, DemoError, Service
 from services.demo.progress import Progress, total
+from services.features.rebuild import check_whole
 
 SUFFIX = "-rebuild"
 STUCK_AFTER_S = 120.0
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"rebuild: there is no feature store at {store}\n")
         return 1
     try:
+        check_whole(store)
         with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
             common = {
                 **EMBEDDED_ENV,

@@ -7,7 +7,10 @@ from services.features.text import second, table_text
 
 
 def description_text(described: Mapping[str, Any]) -> list[str]:
-    """Lines: the group, its series with times and ages, its columns with units and null rates."""
+    """Lines: the group, its series with times and ages, its columns with units and null rates.
+
+    What a store does not count is a dash.
+    """
     series = described["series"]
     key = described["key"]
     title = f"{described['name']} version {described['version']}: {described['description']}"
@@ -15,8 +18,8 @@ def description_text(described: Mapping[str, Any]) -> list[str]:
     cells = [
         (
             *(row[name] for name in key),
-            *(row["rows"], second(row["first_ms"]), second(row["last_ms"])),
-            *(age(row["age_s"]), second(row["written_ms"])),
+            *(row["rows"], _time(row["first_ms"]), _time(row["last_ms"])),
+            *(age(row["age_s"]), _time(row["written_ms"])),
         )
         for row in series
     ]
@@ -26,13 +29,17 @@ def description_text(described: Mapping[str, Any]) -> list[str]:
     ]
     return [
         title,
-        f"{described['rows']} closed rows in {len(series)} series",
+        f"{'-' if described['rows'] is None else described['rows']} closed rows in {len(series)} series",
         "",
         *table_text(names, cells),
         "",
         *table_text(["column", "unit", "nulls", "description"], columns, max_cell=110),
         "",
     ]
+
+
+def _time(time_ms: int | None) -> str | None:
+    return None if time_ms is None else second(time_ms)
 
 
 def age(seconds: float) -> str:

@@ -4,7 +4,6 @@ from ipaddress import ip_address
 
 from loguru import logger
 
-from services.common.errors import SettingsError
 from services.common.messages import TaRow
 from services.common.runner import Context
 from services.common.stream import Stream
@@ -17,7 +16,6 @@ from services.features.settings import FeaturesSettings
 from services.features.steps import FeaturesStep, NewsStep, now_ms
 from services.features.stores import open_for_reading, open_for_writing
 from services.features.stores.contract import Reader, Store
-from services.features.stores.sqlite import SqliteStore
 
 
 def is_loopback(host: str) -> bool:
@@ -73,9 +71,6 @@ def build_pipeline(settings: FeaturesSettings, context: Context) -> FeaturesPipe
     stream.on_tick(measures.watched(sentiment.catch_up, store.flush))
     retention = None
     if settings.keep_days:
-        # Not for a store that keeps a file of its kind for purposes of its own either.
-        if type(store) is not SqliteStore:
-            raise SettingsError(f"FEATURES_KEEP_DAYS is for the SQLite store, not for {settings.store}")
         retention = Retention(settings.store_path, settings.keep_days, context.metrics, now_ms)
         stream.on_tick(retention.check)
 

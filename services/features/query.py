@@ -44,9 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if asked.limit < 1:
                 raise QueryError("--limit must be at least 1")
             if asked.sql is not None:
-                names, rows = store.sql(asked.sql)
+                # One more tells whether there are more; reading them all could take all memory.
+                names, rows = store.sql(asked.sql, limit=asked.limit + 1)
                 lines = table_text(names, rows[: asked.limit])
-                left_out = len(rows) - asked.limit
+                if len(rows) > asked.limit:
+                    lines.append("… and more rows; see --limit")
+                left_out = 0
             elif asked.describe is not None:
                 names = [*store.groups()] if asked.describe == "all" else [asked.describe]
                 lines = [line for name in names for line in description_text(store.describe(name))]

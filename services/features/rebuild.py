@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import batched, groupby
+from pathlib import Path
 from uuid import uuid4
 
 from confluent_kafka import KafkaError, Producer
 
 from services.common.columns import CANDLE_COLUMNS
-from services.common.errors import BrokerUnavailableError, QueryError, ServiceError
+from services.common.errors import BrokerUnavailableError, QueryError, ServiceError, StoreError
 from services.common.history import EMPTY, begin_header, end_header
 from services.common.messages import Candle, batch_headers, encode, series_key
 from services.common.settings import BrokerSettings
@@ -23,7 +24,9 @@ from services.common.timeframes import TIMEFRAMES
 from services.common.topics import ensure_topics, producer_config
 from services.features.query import store_path
 from services.features.stores.contract import Reader
+from services.features.stores.sqlite_connection import open_reader
 from services.features.stores.sqlite_reader import SqliteReader
+from services.features.stores.sqlite_schema import working_copies
 
 COLUMNS = [column.name for column in CANDLE_COLUMNS]
 PAGE_ROWS = 20_000
@@ -63,6 +66,23 @@ def _candles(store: Reader, exchange: str, pair: str, timeframe: str) -> Iterato
         if page.num_rows < PAGE_ROWS:
             return
         since = page["end_ms"][-1].as_py() + 1
+
+
+def check_whole(store: Path) -> None:
+    """Raises `StoreError` for a working copy, whose first candles are not the first there were.
+
+    Indicators that begin in the midst of a history are others, and would replace the good ones.
+    """
+    connection, _ = open_reader(store)
+    try:
+        copies = working_copies(connection)
+    finally:
+        connection.close()
+    if copies:
+        raise StoreError(
+            f"{store} is the working copy of another store and holds only the last days of "
+            f"{', '.join(copies)}: indicators of these alone would go over the good ones of the whole history"
+        )
 
 
 class _Outlet:
@@ -110,9 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = BrokerSettings.load()
         if not settings.topic_suffix:
             raise QueryError("set KAFKA_TOPIC_SUFFIX: on the live topics the candles would come twice")
+        path = store_path(asked.store)
+        check_whole(path)
         ensure_topics(settings, ("candles", "ta"))
         outlet = _Outlet(settings)
-        with SqliteReader(store_path(asked.store)) as store:
+        with SqliteReader(path) as store:
             series = [key for key in store.series() if asked.pair is None or key[1] in asked.pair]
             unknown = set(asked.pair or ()) - {pair for _, pair, _ in series}
             if unknown or not series:

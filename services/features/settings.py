@@ -47,4 +47,10 @@ class FeaturesSettings(HopsworksSettings):
     def _complete(self) -> Self:
         if self.store == "hopsworks" and (missing := self.missing_for_hopsworks()):
             raise ValueError(f"FEATURES_STORE=hopsworks needs {', '.join(missing)}")
+        if self.store != "sqlite" and self.keep_days:
+            # A store that keeps a file of that kind for purposes of its own looks after its rows itself.
+            raise ValueError(
+                "FEATURES_KEEP_DAYS is for FEATURES_STORE=sqlite; with hopsworks set "
+                "FEATURES_HOPSWORKS_KEEP_DAYS, and FEATURES_KEEP_DAYS to 0"
+            )
         return self

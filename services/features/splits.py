@@ -26,6 +26,10 @@ def split_by_time(table: pa.Table, *cuts: Time | float, embargo: int = 0) -> lis
 
     Raises `QueryError` on cuts that do not ascend, and on a table that is no training set.
     """
+    if not isinstance(table, pa.Table):
+        raise QueryError(
+            "split_by_time takes the Arrow table that training_set returned; make frames of its parts"
+        )
     horizons = [int(found[1]) for name in table.column_names if (found := _LABEL.match(name))]
     if not horizons or not {"end_ms", "timeframe"} <= {*table.column_names}:
         raise QueryError("split_by_time takes what training_set returned, with its labels")

@@ -8,6 +8,7 @@ had happened by then, and so had those of a correction, which only arrived late.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from operator import index
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,8 @@ type Values = pa.Array[Any]
 Label = Literal["log_return", "return", "direction"]
 
 MAX_HORIZON = 100_000
+#: More rows than any indicator takes to be warm; nulls beyond that are there for another reason.
+WARM_UP_ROWS = 200
 KNOWN_AT = Column("known_at_ms", "int", "ms", "When all features of the row were known, UTC epoch")
 _LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
     "log_return": ("ratio", "Natural log of the close {} intervals later over this close"),
@@ -66,13 +69,14 @@ def label_returns(
     *,
     dropna: bool,
     label: Label = "log_return",
+    chosen: bool = True,
 ) -> pa.Table:
     """Add a label for each horizon to a history (ordered by exchange, pair and end_ms, one timeframe).
 
     `table` needs ``close`` and `features`. The label of a row compares the close `horizon` intervals later
     with its own, as `label` says; null unless all the candles up to there are in `table`.
     Raises `QueryError` on a horizon or label that there is not, and when `dropna` would drop everything
-    because some features are null in every row.
+    because some features are null in every row, or, of features that nobody has `chosen`, most of the rows.
     """
     horizons = _checked(horizon, label)
     end_ms, close = _column(table, "end_ms"), _column(table, "close")
@@ -101,7 +105,37 @@ def label_returns(
             f"no row is complete: {', '.join(empty)} null in all {result.num_rows} rows (not warm yet, "
             "left out by TA_INDICATORS, or without news); choose other features, or dropna=False"
         )
+    if not chosen:
+        _check_loss(result, complete.num_rows, features)
     return complete
+
+
+def _check_loss(table: pa.Table, kept: int, features: Sequence[str]) -> None:
+    """Raises `QueryError` when features that nobody asked for cost most of the rows.
+
+    So it is after an indicator was added or enabled: old rows have nulls in it, and dropping these leaves
+    a set of the last few candles that looks like any other.
+    """
+    labels = [name for name in table.column_names if name.startswith("label_")]
+    labelled = table.select([*labels, *features]).filter(_complete(table, labels))
+    lost = labelled.num_rows - kept
+    series = table.select(["exchange", "pair"]).group_by(["exchange", "pair"]).aggregate([]).num_rows
+    if 2 * lost <= labelled.num_rows or lost <= WARM_UP_ROWS * series:
+        return
+    nulls = {name: labelled[name].null_count for name in features}
+    worst = sorted((name for name in features if nulls[name]), key=lambda name: -nulls[name])
+    named = ", ".join(f"{name} ({nulls[name]})" for name in worst[:5])
+    more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
+    raise QueryError(
+        f"only {kept} of {labelled.num_rows} rows are complete: null are {named}{more}. Rows from before an "
+        "indicator was added or enabled lack it until `make rebuild` computes it; or name the features, "
+        "begin later, or give dropna=False"
+    )
+
+
+def _complete(table: pa.Table, names: Sequence[str]) -> Values:
+    """Which rows have a value in all of these columns."""
+    return reduce(pc.and_, (pc.is_valid(_column(table, name)) for name in names))
 
 
 def _checked(horizon: int | Sequence[int], label: str) -> list[int]:

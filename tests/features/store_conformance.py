@@ -14,6 +14,7 @@ import pytest
 
 from services.common.columns import Column
 from services.common.errors import SchemaMismatchError, StoreError
+from services.features.description import description_text
 from services.features.groups import NEWS_SIGNALS, SENTIMENT, TA, FeatureGroup
 from services.features.sentiment import SentimentWriter
 from services.features.stores.contract import Store
@@ -257,6 +258,17 @@ class StoreConformance:
         store.write(second, [row[:-1] for row in tuples([ta_row(0), ta_row(1)])])
         store.flush()
         assert (len(subject.offline(TA)), len(subject.offline(second))) == (1, 2)
+
+    def test_a_group_is_described_by_its_series_and_columns(self, store: Store) -> None:
+        store.write(TA, tuples([ta_row(0, vwap=None), ta_row(1)]))
+        described = store.describe(now=T0 + 3 * MINUTE)
+        assert described["rows"] in (2, None)
+        assert [column["name"] for column in described["columns"]] == [*TA.names]
+        (series,) = described["series"]
+        assert (series["pair"], series["last_ms"], series["age_s"]) == ("BTC/USD", T0 + 2 * MINUTE, 60)
+        text = description_text(described)
+        assert text[0].startswith("ta version 1")
+        assert any("BTC/USD" in line and "2024-01-01 00:02:00" in line for line in text)
 
     def test_sentiment_is_a_function_of_the_signals_also_across_restarts(self, subject: Subject) -> None:
         signals = [signal(i * 7 * MINUTE, f"s{i}", (i % 5 - 2) / 2) for i in range(12)]

@@ -117,6 +117,21 @@ def test_query_answers_sql(filled: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_query_reads_no_more_rows_of_an_sql_answer_than_it_prints(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without an end of its own, and so only answered where the rest is left alone.
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    assert query.main(["--store", str(filled), "--sql", endless, "--limit", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["i", "1", "2", "… and more rows; see --limit"]
+    assert query.main(["--store", str(filled), "--sql", f"{endless} LIMIT 2", "--limit", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["i", "1", "2"]
+    with SqliteReader(filled) as reader:
+        assert reader.sql(endless, limit=3) == (["i"], [(1,), (2,), (3,)])
+        # The connection is as free as after a whole answer.
+        assert reader.sql("SELECT count(*) FROM ta")[1] == [(301,)]
+
+
 def test_query_describes_a_group_or_all_of_them(with_news: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query.main(["--store", str(with_news), "--describe", "ta"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -314,6 +329,36 @@ def test_the_notebook_runs_as_a_script_on_a_store(
     ]
     assert ("Windows of news" in ran.stdout) == news
     assert plot.stat().st_size > 10_000
+
+
+def test_the_notebook_runs_on_a_store_that_counts_nothing_and_exports_one_series(path: Path) -> None:
+    with make_store(path) as store:
+        for pair in ("BTC/USD", "ETH/USD"):
+            rows = [ta_row(i, pair=pair, close=100.0 + i % 3, rsi_14=50.0 + i % 7) for i in range(150)]
+            store.write(TA, tuples(rows))
+    code = f"""
+import runpy, sys
+from services.features import export
+from services.features.stores.sqlite_reader import SqliteReader
+plain, written = SqliteReader.describe, export.export
+def uncounted(self, *args, **options):
+    found = plain(self, *args, **options)
+    for one in (found, *found["series"], *found["columns"]):
+        one |= {{name: None for name in ("rows", "first_ms", "null_rate") if name in one}}
+    return found
+def told(*args, **options):
+    files = written(*args, **options)
+    print("exported", len(files))
+    return files
+SqliteReader.describe, export.export = uncounted, told
+sys.argv = ["explore.py", "--store", {str(path)!r}]
+runpy.run_path({str(ROOT / "notebooks" / "explore.py")!r}, run_name="__main__")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+    )
+    assert "- rows in 2 series" in ran.stdout, ran.stderr
+    assert "exported 1\n" in ran.stdout, ran.stderr
 
 
 def test_the_notebook_says_what_to_do_without_a_store(tmp_path: Path) -> None:

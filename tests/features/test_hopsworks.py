@@ -17,6 +17,7 @@ import pytest
 from services.common.errors import QueryError, SettingsError, StoreError, UnknownSeriesError
 from services.features import open_store
 from services.features.arrow import arrow_schema
+from services.features.description import description_text
 from services.features.groups import SENTIMENT, TA, FeatureGroup
 from services.features.sentiment import SentimentWriter
 from services.features.settings import FeaturesSettings
@@ -25,6 +26,7 @@ from services.features.stores.contract import Reader
 from services.features.stores.hopsworks_reader import HopsworksReader
 from services.features.stores.hopsworks_tables import HopsworksTables
 from services.features.stores.sqlite import SqliteStore
+from services.features.windows import LONGEST_MS
 from tests.features.rows import MINUTE, T0, signal, ta_row, tuples
 
 GIVEN = {
@@ -39,6 +41,11 @@ GIVEN = {
 def test_hopsworks_without_host_project_or_key_is_refused_by_name(name: str) -> None:
     with pytest.raises(SettingsError, match=f"FEATURES_STORE=hopsworks needs {name}"):
         FeaturesSettings.load(GIVEN | {name: ""})
+
+
+def test_rolling_old_rows_is_refused_with_hopsworks_before_anything_is_opened() -> None:
+    with pytest.raises(SettingsError, match="FEATURES_KEEP_DAYS is for FEATURES_STORE=sqlite"):
+        FeaturesSettings.load(GIVEN | {"FEATURES_KEEP_DAYS": "90"})
 
 
 def test_sqlite_needs_none_of_these_settings() -> None:
@@ -216,6 +223,36 @@ def test_what_cannot_be_answered_is_refused(
         ask(readers[1])
 
 
+def test_vectors_read_the_sentiment_of_a_coin_once_and_not_its_whole_history(
+    readers: tuple[Reader, Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    plain = SqliteTables.offline
+
+    def noted(self: Any, group: Any, names: Any, wanted: Any, start_ms: int, end_ms: int) -> pa.Table:
+        asked.append((wanted["coin"][0], start_ms))
+        return plain(self, group, names, wanted, start_ms, end_ms)
+
+    monkeypatch.setattr(SqliteTables, "offline", noted)
+    store, reader = readers
+    assert reader.vectors() == store.vectors()
+    # Two series of BTC, one of ETH, and news of both since their end.
+    end = T0 + 40 * MINUTE
+    assert asked == [("BTC", end - LONGEST_MS), ("ETH", end - LONGEST_MS)]
+
+
+def test_sentiment_that_has_held_for_longer_than_a_window_is_found(store: SqliteStore) -> None:
+    writer = SentimentWriter(store, lambda: T0 + 20 * LONGEST_MS)
+    writer.write("BTC", [signal(0), signal(9 * LONGEST_MS, "later")])
+    store.write(TA, tuples([ta_row(6, timeframe="1d"), ta_row(5, timeframe="1d", exchange="zeta")]))
+    tables = cast("HopsworksTables", SqliteTables(store))
+    reader = HopsworksReader(settings=FeaturesSettings.load(GIVEN), open_tables=lambda _: tables)
+    found = reader.vectors()
+    assert found == store.vectors()
+    assert [row["news_count_24h"] for row in found] == [0, 0]
+    assert all(row["seconds_since_news"] > 5 * 86_400 for row in found)
+
+
 def test_describe_names_columns_and_series_without_reading_all_rows(readers: tuple[Reader, Reader]) -> None:
     expected, described = (reader.describe() for reader in readers)
     for name in ("name", "version", "description", "key", "event_time"):
@@ -223,3 +260,9 @@ def test_describe_names_columns_and_series_without_reading_all_rows(readers: tup
     assert [c["name"] for c in described["columns"]] == [c["name"] for c in expected["columns"]]
     assert [s["last_ms"] for s in described["series"]] == [s["last_ms"] for s in expected["series"]]
     assert described["rows"] is None
+    _, counts, _, names, *lines = description_text(described)
+    assert counts == "- closed rows in 3 series"
+    assert (names.split()[3:5], lines[0].split()[:5]) == (
+        ["rows", "first"],
+        ["kraken", "BTC/USD", "1m", "-", "-"],
+    )

@@ -14,8 +14,10 @@ import talib
 
 from services.common.history import begins, ending
 from services.common.messages import Candle
+from services.demo import rebuild as demo_rebuild
 from services.features import open_store, rebuild
 from services.features.groups import NEWS_SIGNALS, SENTIMENT, TA
+from services.features.stores.hopsworks_outbox import Outbox
 from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_migrate import migrate
 from services.features.stores.sqlite_reader import SqliteReader
@@ -76,6 +78,22 @@ def test_the_source_sends_each_series_between_a_begin_and_an_end(
 def test_live_topics_are_refused(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rebuild.main(["--store", str(old)]) == 1
     assert "KAFKA_TOPIC_SUFFIX" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [rebuild, demo_rebuild])
+def test_a_working_copy_is_not_rebuilt_from_its_last_days(
+    old: Path, command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAFKA_TOPIC_SUFFIX", "-rebuild")
+    with make_store(old) as store:
+        with store.transaction():
+            Outbox(store._writer, TA)
+        before = store.history("P1/USD", "1m")
+        assert command.main(["--store", str(old)]) == 1
+        assert store.history("P1/USD", "1m").equals(before)
+    error = capsys.readouterr().err
+    assert "working copy of another store" in error
+    assert "last days of ta_1" in error
 
 
 @pytest.mark.timeout(170)

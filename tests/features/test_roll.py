@@ -1,5 +1,6 @@
 """Old rows in Parquet: which ones, how corrections reach them, and that no answer changes."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,28 @@ def test_the_file_shrinks(path: Path) -> None:
     assert path.stat().st_size < size / 5
     with open_store(path) as reader:
         assert reader.history("BTC/USD", "1m").num_rows == 4_000
+
+
+def test_a_roll_holds_few_rows_as_python_objects_however_long_the_period(path: Path) -> None:
+    with make_store(path) as store:
+        values: dict[str, Any] = dict.fromkeys(TA.features[8:], 1 / 3)
+        for begin in range(0, 12_000, 2_000):
+            rows = [ta_row(0, **values) for _ in range(2_000)]
+            for place, row in enumerate(rows, begin):
+                row.start_ms, row.end_ms = T0 + place * MINUTE, T0 + (place + 1) * MINUTE
+            store.write(TA, tuples(rows))
+        # Arrow loads pandas with its first values, which shall not count.
+        assert store.history("BTC/USD", "1m", limit=1).num_rows == 1
+    del rows
+    tracemalloc.start()
+    try:
+        (done,) = roll_before(path, LATER)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert done.taken == 11_999
+    # All at once they would be 18 MB.
+    assert peak < 8_000_000
 
 
 def test_a_store_of_before_shrinks_once_it_is_compact(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.columns import Column
-from services.common.errors import SchemaMismatchError
+from services.common.errors import QueryError, SchemaMismatchError
 from services.common.timeframes import DAY_MS
 from services.features import migrate as command
 from services.features.groups import NEWS_SIGNALS, SENTIMENT, TA, FeatureGroup
@@ -68,6 +68,40 @@ def test_old_rows_are_there_with_nulls_and_new_rows_with_values(old: Path) -> No
         assert store.describe()["rows"] == 12
         (null_rate,) = (c["null_rate"] for c in store.describe()["columns"] if c["name"] == "moon_phase")
         assert null_rate == pytest.approx(10 / 12)
+
+
+def test_by_default_a_new_indicator_does_not_make_a_training_set_of_the_last_rows_alone(path: Path) -> None:
+    values: dict[str, Any] = {
+        name: 1.0 for name in TA.features if name not in ("open", "high", "low", "close")
+    }
+    with make_store(path) as store:
+        store.write(TA, tuples(ta_row(i, **values) for i in range(500)))
+        assert store.training_set("BTC/USD", "1m").num_rows == 499
+    with renewed(path) as store:
+        store.write(SECOND, second([ta_row(i, **values) for i in range(500, 510)], 0.5))
+        says = r"only 9 of 509 rows are complete: null are moon_phase \(500\)\. .*make rebuild"
+        with pytest.raises(QueryError, match=says):
+            store.training_set("BTC/USD", "1m")
+        # Each way out that it names.
+        later = store.training_set("BTC/USD", "1m", T0 + 501 * MINUTE)
+        assert (later.num_rows, "moon_phase" in later.column_names) == (9, True)
+        assert store.training_set("BTC/USD", "1m", dropna=False).num_rows == 510
+        assert store.training_set("BTC/USD", "1m", features=TA.features).num_rows == 509
+        # Who asks for it means it.
+        assert store.training_set("BTC/USD", "1m", features=["moon_phase"]).num_rows == 9
+        store.write(SECOND, second([ta_row(i, **values) for i in range(500)], 0.5))
+        assert store.training_set("BTC/USD", "1m").num_rows == 509
+
+
+def test_what_indicators_take_to_be_warm_is_no_reason_to_refuse_a_training_set(path: Path) -> None:
+    values: dict[str, Any] = {
+        name: 1.0 for name in TA.features if name not in ("open", "high", "low", "close")
+    }
+    with make_store(path) as store:
+        for pair in ("BTC/USD", "ETH/USD"):
+            store.write(TA, tuples(ta_row(i, pair=pair, **values | {"macd": None}) for i in range(90)))
+            store.write(TA, tuples(ta_row(i, pair=pair, **values) for i in range(90, 100)))
+        assert store.training_set(["BTC/USD", "ETH/USD"], "1m").num_rows == 18
 
 
 def test_a_reader_that_was_open_before_sees_the_new_version(old: Path) -> None:
@@ -132,6 +166,27 @@ def test_migrating_leaves_one_table_and_the_same_answers(
     assert command.main(["--store", str(old.with_name("none"))]) == 1
     with renewed(old) as store:
         assert store.history("BTC/USD", "1m").equals(before)
+
+
+def test_migrating_says_which_earlier_versions_stay_and_why(
+    old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(Roll(old, clock_ms=lambda: LATER).before(LATER))
+    renewed(old).close()
+    assert command.main(["--store", str(old)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "ta_1 → ta_2: 1 rows",
+        "ta_1: its rows in Parquet files stay there; the newest has them",
+    ]
+    other_kind = replace(TA, version=3, columns=(*TA.columns[:-1], replace(TA.columns[-1], kind="int")))
+    renewed(old, (other_kind,)).close()
+    assert command.main(["--store", str(old)]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "ta_2: cannot be read as ta_3 (other kinds of columns), so it stays; SQL has it",
+        "ta_1: its rows in Parquet files stay there; no answer has them",
+    ]
+    assert last == "nothing to move"
 
 
 def _rows() -> st.SearchStrategy[list[tuple[int, int, float]]]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.common.errors import QueryError
 from services.common.timeframes import next_ms
+from services.features.frames import to_pandas
 from services.features.splits import split_by_time
 from tests.features.rows import MINUTE, T0
 
@@ -34,6 +35,12 @@ def training(places: list[int], horizons: tuple[int, ...] = (1,), timeframe: str
 
 def ends_of(table: pa.Table) -> list[int]:
     return [(end - T0) // MINUTE for end in table["end_ms"].to_pylist()]  # type: ignore[operator]
+
+
+def test_a_frame_is_refused_with_what_to_pass_instead() -> None:
+    frame: Any = to_pandas(training([*range(20)]))
+    with pytest.raises(QueryError, match="takes the Arrow table that training_set returned"):
+        split_by_time(frame, 0.5)
 
 
 def test_rows_whose_label_reaches_over_a_cut_are_in_no_part() -> None:

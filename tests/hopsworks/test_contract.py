@@ -2,17 +2,24 @@
 
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from services.common.errors import SchemaMismatchError, StoreError
+from services.features import migrate as migrate_command
 from services.features.groups import GROUPS, NEWS_SIGNALS, SENTIMENT, TA
 from services.features.sentiment import SentimentWriter
 from services.features.settings import FeaturesSettings
+from services.features.stores import hopsworks
 from services.features.stores.contract import Store
 from services.features.stores.hopsworks import DAY_MS, HopsworksStore
+from services.features.stores.sqlite_migrate import migrate
+from services.features.stores.sqlite_roll import Roll
+from services.features.stores.sqlite_schema import working_copies
 from tests.features.rows import MINUTE, T0, make_store, signal, ta_row, tuples
 from tests.hopsworks.conftest import open_groups
 from tests.hopsworks.model import Model, read_topic
@@ -187,6 +194,106 @@ def test_a_working_copy_that_was_a_store_of_its_own_sends_what_it_has(
     with open_groups(settings) as store:
         store.flush()
     assert len(Model(TA, read_topic(stub, TA)).offline) == 3
+
+
+def test_a_backlog_of_before_goes_in_pieces_while_new_rows_go_with_their_commit(
+    stub: Stub, settings: FeaturesSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hopsworks, "SEND_ROWS", 5)
+    monkeypatch.setattr(hopsworks, "BACKLOG_ROWS", 10)
+    monkeypatch.setattr(hopsworks, "PRUNE_ROWS", 4)
+    old = 25
+    with make_store(settings.store_path) as sqlite:
+        sqlite.write(TA, tuples(ta_row(i) for i in range(old)))
+    minutes = settings.hopsworks_keep_days * DAY_MS // MINUTE
+    seen = []
+    with open_groups(settings) as store:
+        for fresh in range(6):
+            row = ta_row(0)
+            row.start_ms, row.end_ms = (time + (minutes + 99 + fresh) * MINUTE for time in (T0, row.end_ms))
+            store.write(TA, tuples([row]))
+            store.flush()
+            ends = {row["end_ms"] for row in Model(TA, read_topic(stub, TA)).offline.values()}
+            assert row.end_ms in ends
+            seen.append((len(ends) - fresh - 1, store.history("BTC/USD", "1m").num_rows - fresh - 1))
+        assert [outbox.waiting() for _, outbox in store._outboxes.values()] == [0, 0, 0]
+    # Delivered in all; and gone from the copy, as much as one call removes.
+    assert seen == [(10, 25), (20, 25), (25, 25), (25, 21), (25, 17), (25, 13)]
+
+
+def test_rows_that_wait_under_an_earlier_version_go_there_after_an_upgrade(
+    stub: Stub, settings: FeaturesSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_groups(settings) as store:
+        store.write(TA, tuples(ta_row(i) for i in range(3)))
+        store._failed = True
+    second = replace(TA, version=2)
+    warnings: list[str] = []
+    sink = logger.add(lambda text: warnings.append(str(text)), level="WARNING")
+    try:
+        with HopsworksStore(settings.store_path, settings=settings, clock_ms=lambda: T0) as store:
+            store.ensure_group(second)
+            store.write(second, tuples([ta_row(3)]))
+            store.flush()
+            assert "ta_1" not in working_copies(store._writer)
+    finally:
+        logger.remove(sink)
+    assert len(Model(TA, read_topic(stub, TA)).offline) == 3
+    assert len(Model(second, read_topic(stub, second)).offline) == 1
+    assert "ta version 1 in Hopsworks stays as it is" in "".join(warnings)
+    # Nothing is left to do at the next start, and nothing is sent twice.
+    with HopsworksStore(settings.store_path, settings=settings, clock_ms=lambda: T0) as store:
+        store.ensure_group(second)
+        store.flush()
+        assert "ta_1" not in working_copies(store._writer)
+    assert len(read_topic(stub, TA)) == 3
+
+
+def test_a_store_with_rolled_rows_or_an_earlier_version_is_refused_and_stays_as_it_was(
+    stub: Stub, settings: FeaturesSettings
+) -> None:
+    path = settings.store_path
+    with make_store(path) as sqlite:
+        SentimentWriter(sqlite, lambda: T0 + 2 * DAY_MS).write(
+            "BTC", [signal(i * MINUTE, f"s{i}") for i in range(3)]
+        )
+    list(Roll(path, clock_ms=lambda: T0 + 9 * DAY_MS).before(T0 + 9 * DAY_MS))
+    with pytest.raises(StoreError, match=r"rolled rows of news_signals .*services.features.rebuild --store"):
+        open_groups(settings)
+    other = settings.model_copy(update={"store_path": path.with_name("other")})
+    before = replace(TA, version=0, columns=TA.columns[:-1])
+    with make_store(other.store_path, (before,)) as sqlite:
+        sqlite.write(before, [row[:-1] for row in tuples([ta_row(0)])])
+    with pytest.raises(StoreError, match=r"has rows in ta_0.*run `make migrate store=.*other`"):
+        open_groups(other)
+    for refused in (path, other.store_path):
+        # No trigger was made, so an SQLite store it can remain.
+        make_store(refused).close()
+    assert len([*migrate(other.store_path)]) == 1
+    with open_groups(other) as store:
+        store.flush()
+    assert len(Model(TA, read_topic(stub, TA)).offline) == 1
+
+
+def test_a_working_copy_becomes_an_sqlite_store_by_one_command(
+    settings: FeaturesSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--leave-hopsworks", "--store", str(settings.store_path)]
+    with open_groups(settings) as store:
+        store.write(TA, tuples([ta_row(0)]))
+        assert migrate_command.main(command) == 1
+        assert "another process writes" in capsys.readouterr().err
+        store._failed = True
+    with pytest.raises(StoreError, match="make migrate leave=hopsworks"):
+        make_store(settings.store_path)
+    assert migrate_command.main(command) == 0
+    assert "ta_1: changes are no longer noted; 1 had not reached Hopsworks" in capsys.readouterr().out
+    with make_store(settings.store_path) as store:
+        store.write(TA, tuples([ta_row(1)]))
+        assert store.history("BTC/USD", "1m").num_rows == 2
+        assert store.sql("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%unsent%'")[1] == [(0,)]
+    assert migrate_command.main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_old_delivered_rows_leave_the_working_copy_and_nothing_else_does(

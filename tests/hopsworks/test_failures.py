@@ -223,7 +223,7 @@ def test_a_backlog_that_fails_in_its_midst_goes_on_where_it_was(
     settings: FeaturesSettings, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hopsworks, "SEND_ROWS", 10)
-    monkeypatch.setattr(hopsworks, "DELIVER_ROWS", 20)
+    monkeypatch.setattr(hopsworks, "BACKLOG_ROWS", 20)
     with make_store(settings.store_path) as sqlite:
         sqlite.write(TA, tuples(ta_row(i) for i in range(50)))
     insert, frames = RemoteGroup.insert, 0
@@ -238,9 +238,11 @@ def test_a_backlog_that_fails_in_its_midst_goes_on_where_it_was(
     monkeypatch.setattr(RemoteGroup, "insert", fail_once)
     with open_groups(settings) as store:
         _, outbox = store._outboxes[TA.table]
+        store.flush()
         with pytest.raises(StoreError, match="broken off"):
             store.flush()
         assert outbox.waiting() == 30
+        store.flush()
         store.flush()
         assert outbox.waiting() == 0
     assert len(Model(TA, read_topic(stub, TA)).offline) == 50

@@ -20,6 +20,7 @@ from services.features.joins import (
     divide_names,
     joined_names,
     known_at_ms,
+    newest_at,
     sentiment_values,
 )
 from services.features.news_columns import SECONDS_SINCE_NEWS
@@ -30,6 +31,7 @@ from services.features.stores.hopsworks_types import ONLINE
 from services.features.stores.sqlite_select import Asked, Span, selected_names
 from services.features.times import Time, to_ms
 from services.features.training import Label, label_returns, training_columns
+from services.features.windows import LONGEST_MS
 
 
 def _log_in(settings: HopsworksSettings) -> HopsworksTables:
@@ -178,15 +180,30 @@ class HopsworksReader:
         now_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
         rows = self.latest_all(pair, timeframe, exchange)
         newest = {row["coin"]: row for row in self._tables.online(SENTIMENT)} if rows else {}
-        joined = []
-        for row in rows:
-            at_ms, coin = known_at_ms(row, now_ms), base_coin(row["pair"])
-            then = newest.get(coin)
-            if then is not None and then[SENTIMENT.event_time] > at_ms:
-                held = self._tables.offline(SENTIMENT, SENTIMENT.names, {"coin": [coin]}, 0, at_ms)
-                then = held.slice(held.num_rows - 1).to_pylist()[0] if held.num_rows else None
-            joined.append(row | sentiment_values(SENTIMENT, then, at_ms))
-        return joined
+        asked = [(base_coin(row["pair"]), known_at_ms(row, now_ms)) for row in rows]
+        changed: dict[str, list[int]] = {}
+        for coin, at_ms in asked:
+            if coin in newest and newest[coin][SENTIMENT.event_time] > at_ms:
+                changed.setdefault(coin, []).append(at_ms)
+        held = {coin: self._held(coin, sorted(set(times))) for coin, times in changed.items()}
+        return [
+            row | sentiment_values(SENTIMENT, held.get(coin, {}).get(at_ms, newest.get(coin)), at_ms)
+            for row, (coin, at_ms) in zip(rows, asked, strict=True)
+        ]
+
+    def _held(self, coin: str, times: Sequence[int]) -> dict[int, dict[str, Any] | None]:
+        """The sentiment of a coin that held at each of some ascending times, None before its first."""
+        for since_ms in (times[0] - LONGEST_MS, 0):
+            table = self._tables.offline(SENTIMENT, SENTIMENT.names, {"coin": [coin]}, since_ms, times[-1])
+            ends: list[Any] = table[SENTIMENT.event_time].to_pylist()
+            places = newest_at(ends, times)
+            # A row holds until the next; only without news for days is that row an older one.
+            if places[0] is not None:
+                break
+        return {
+            time: None if place is None else table.slice(place, 1).to_pylist()[0]
+            for time, place in zip(times, places, strict=True)
+        }
 
     def vector_history(
         self,
@@ -228,7 +245,9 @@ class HopsworksReader:
             TA, features, lambda: not coins.isdisjoint(row["coin"] for row in self._tables.online(SENTIMENT))
         )
         table = self._joined(pairs, timeframe, exchange, span, [*names, "close"])
-        return label_returns(table, timeframe, names, horizon, dropna=dropna, label=label)
+        return label_returns(
+            table, timeframe, names, horizon, dropna=dropna, label=label, chosen=features is not None
+        )
 
     def _joined(
         self,

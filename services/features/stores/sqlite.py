@@ -15,6 +15,7 @@ from services.features.groups import FeatureGroup
 from services.features.stores.sqlite_connection import Synchronous, open_writer, transaction
 from services.features.stores.sqlite_reader import SqliteReader
 from services.features.stores.sqlite_schema import (
+    check_moveable,
     check_tables,
     create_registry,
     create_sql,
@@ -60,6 +61,7 @@ class SqliteStore(SqliteReader):
             if not table_columns(self._writer, group.table):
                 self._writer.execute(create_sql(group))
             check_tables(self._writer, group, str(self.path))
+            self._check_triggers(group)
             save_group(self._writer, group)
         self._plans[group.table] = _Plan(
             upsert_sql(group, online=False),
@@ -68,6 +70,10 @@ class SqliteStore(SqliteReader):
             None if group.closed is None else group.index(group.closed),
             itemgetter(*(group.index(name) for name in group.order)),
         )
+
+    def _check_triggers(self, group: FeatureGroup) -> None:
+        """Raises `StoreError` where another store's outbox would note every row from now on, for nobody."""
+        check_moveable(self._writer, group, self.path)
 
     def write(self, group: FeatureGroup, rows: Sequence[tuple[Any, ...]]) -> None:
         """Upsert rows in one transaction: the closed ones offline, the newest of each key online."""

@@ -14,10 +14,18 @@ import apsw
 
 from services.common.errors import StoreError
 from services.features.groups import FeatureGroup
-from services.features.stores.sqlite_connection import open_writer, pause_after, transaction
+from services.features.layers import readable_as
+from services.features.stores.sqlite_connection import open_reader, open_writer, pause_after, transaction
 from services.features.stores.sqlite_layers import Catalog
-from services.features.stores.sqlite_rolled import TABLE, read_files, rolled_files, rolled_folder
-from services.features.stores.sqlite_schema import check_moveable, quoted, table_columns, upsert_sql
+from services.features.stores.sqlite_rolled import TABLE, has_files, read_files, rolled_files, rolled_folder
+from services.features.stores.sqlite_schema import (
+    check_moveable,
+    has_rows,
+    load_versions,
+    quoted,
+    table_columns,
+    upsert_sql,
+)
 from services.features.stores.sqlite_select import Span, history_sql
 
 #: Rows moved in one transaction.
@@ -52,6 +60,28 @@ def migrate(store: Path) -> Iterator[Moved]:
                     yield Moved(earlier.table, newest.table, rows)
     except apsw.Error as error:
         raise StoreError(f"cannot migrate the feature store {store}: {error}") from error
+    finally:
+        connection.close()
+
+
+def staying(store: Path) -> list[str]:
+    """What there is of earlier versions that is not moved, a line each. Raises `StoreError`."""
+    connection, _ = open_reader(store)
+    try:
+        lines: list[str] = []
+        for newest, *earlier in load_versions(connection).values():
+            for group in earlier:
+                if has_files(connection, group.table):
+                    read = "the newest has them" if readable_as(group, newest) else "no answer has them"
+                    lines.append(f"{group.table}: its rows in Parquet files stay there; {read}")
+                if has_rows(connection, group.table) and not readable_as(group, newest):
+                    lines.append(
+                        f"{group.table}: cannot be read as {newest.table} (other kinds of columns), so it "
+                        "stays; SQL has it"
+                    )
+        return lines
+    except apsw.Error as error:
+        raise StoreError(f"cannot read the feature store {store}: {error}") from error
     finally:
         connection.close()
 

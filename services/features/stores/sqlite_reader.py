@@ -130,6 +130,11 @@ class SqliteReader(SqliteTables):
         no row is lost for lack of news, and rows from before the first signal stay, with counts of 0. Add
         ``seconds_since_news`` to leave out these and keep quiet times, or a column of a window, such as
         ``sentiment_mean_1h``, to keep only rows with news in that window.
+
+        Where the default features would cost more than half of the rows (and more than it takes to be warm),
+        as old rows do that lack an indicator which was added or enabled later, that is an error which names
+        them: `make rebuild` computes it for old rows. Features that were asked for by name are never refused
+        for that.
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
         span = Span.of(start, end, None, newest=False)
@@ -144,7 +149,9 @@ class SqliteReader(SqliteTables):
                 sentiment = self._group(connection, "sentiment")
                 added = divide_names(names, ta, sentiment)[1]
                 table = self._joined(connection, table, sentiment, added)
-        return label_returns(table, timeframe, names, horizon, dropna=dropna, label=label)
+        return label_returns(
+            table, timeframe, names, horizon, dropna=dropna, label=label, chosen=features is not None
+        )
 
     def _has_news(self, connection: apsw.Connection, coins: Sequence[str]) -> bool:
         """Whether there is sentiment of one of the coins."""

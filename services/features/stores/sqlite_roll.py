@@ -12,9 +12,8 @@ before the file's, and is in the file after the next roll.
 """
 
 import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import batched
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +78,8 @@ class Roll:
                     if self._stopped():
                         return
                     yield self._roll(connection, *due)
+                    # Else Arrow keeps what the largest period took, for good.
+                    pa.default_memory_pool().release_unused()
                 shrink(connection, self._stopped)
         except (apsw.Error, OSError, pa.ArrowException) as error:
             raise StoreError(f"cannot roll the feature store {self._store}: {error}") from error
@@ -139,9 +140,12 @@ class Roll:
     ) -> RolledPeriod:
         span = Span(period.start_ms, min(period.end_ms, time_ms) - 1)
         sql, bounds = history_sql(group, group.names, span, 1)
-        rows: list[Any] = connection.execute(sql, (*key, *bounds, -1)).fetchall()
         schema = arrow_schema(group.stored)
-        newer = pa.Table.from_batches(to_batches(rows, schema), schema)
+        # As Python objects the rows of a month would take six times as much memory as in columns, so only a
+        # few are that at a time, here and where they are deleted.
+        newer = pa.Table.from_batches(
+            to_batches(connection.execute(sql, (*key, *bounds, -1)), schema), schema
+        )
         known = rolled_files(connection, group, key, period.start_ms, period.end_ms - 1)
         whole = Span(period.start_ms, period.end_ms - 1)
         older = schema.empty_table()
@@ -155,8 +159,11 @@ class Roll:
         else:
             path = self._write(table, group, key, period)
             self._let_count(connection, group, key, period, path, table)
-        self._delete(connection, group, rows)
-        return RolledPeriod(path, table.num_rows, path.stat().st_size, len(rows))
+        rows = table.num_rows
+        # Deleting takes longest, and needs only what was read.
+        del table, older
+        self._delete(connection, group, newer)
+        return RolledPeriod(path, rows, path.stat().st_size, newer.num_rows)
 
     def _write(self, table: pa.Table, group: FeatureGroup, key: tuple[str, ...], period: Period) -> Path:
         return write_file(self._folder, table, group, key, period, self._clock_ms())
@@ -186,7 +193,7 @@ class Roll:
                 ),
             )
 
-    def _delete(self, connection: apsw.Connection, group: FeatureGroup, rows: Sequence[Any]) -> None:
+    def _delete(self, connection: apsw.Connection, group: FeatureGroup, rows: pa.Table) -> None:
         """Delete rows that are still as they were read."""
         primary = [f"{quoted(name)} = ?" for name in group.primary_key]
         others = [name for name in group.names if name not in group.primary_key]
@@ -194,13 +201,15 @@ class Roll:
             f"DELETE FROM {quoted(group.table)} WHERE {' AND '.join(primary)} "  # noqa: S608
             f"AND ({', '.join(quoted(name) for name in others)}) IS ({', '.join('?' * len(others))})"
         )
-        order = [group.index(name) for name in (*group.primary_key, *others)]
-        for some in batched(rows, DELETE_ROWS):
+        # Values come back from columns as the bits that went in.
+        rows = rows.select([*group.primary_key, *others])
+        for begin in range(0, rows.num_rows, DELETE_ROWS):
             if self._stopped():
                 # The next roll finds them in the file, and deletes them.
                 return
             with pause_after(), transaction(connection):
-                connection.executemany(sql, [[row[i] for i in order] for row in some])
+                some = rows.slice(begin, DELETE_ROWS)
+                connection.executemany(sql, zip(*(c.to_pylist() for c in some.columns), strict=True))
 
     def _remove_replaced(self, connection: apsw.Connection) -> None:
         """Delete files that were replaced, or written and never counted, long enough ago."""

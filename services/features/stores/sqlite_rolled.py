@@ -19,6 +19,7 @@ from services.common.errors import StoreError
 from services.features.arrow import arrow_schema
 from services.features.groups import FeatureGroup
 from services.features.partitions import Period, key_folder
+from services.features.stores.sqlite_schema import table_columns
 from services.features.stores.sqlite_select import Span
 
 ROLLED_SQL = """
@@ -31,6 +32,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS rolled_files_current ON rolled_files (group_ta
   WHERE replaced_at_ms IS NULL;
 """
 TABLE = "rolled_files"
+#: What is encoded before it is written; a month of 1m at once takes 10 MB more, for a file 0.3 % smaller.
+ROW_GROUP_ROWS = 8_192
 
 _FIND = """
 SELECT path, row_count, first_ms, last_ms FROM rolled_files
@@ -64,6 +67,14 @@ def rolled_files(
     """The files of one version of a group with rows of a key in a range of times, in order."""
     found = connection.execute(_FIND, (group.table, key_text(key), first_ms, last_ms))
     return [RolledFile(*row) for row in found]
+
+
+def has_files(connection: apsw.Connection, table: str) -> bool:
+    """Whether rows of one version of a group were rolled."""
+    if not table_columns(connection, TABLE):
+        return False
+    sql = f"SELECT 1 FROM {TABLE} WHERE replaced_at_ms IS NULL AND group_table = ? LIMIT 1"  # noqa: S608
+    return bool(connection.execute(sql, (table,)).fetchall())
 
 
 def read_files(
@@ -127,7 +138,7 @@ def write_file(
     rows = table.drop_columns(list(group.key))
     # Prices and indicators hardly repeat; with dictionaries the files are a third larger.
     texts: Any = [field.name for field in rows.schema if pa.types.is_string(field.type)]
-    pq.write_table(rows, unfinished, compression="zstd", use_dictionary=texts)
+    pq.write_table(rows, unfinished, compression="zstd", use_dictionary=texts, row_group_size=ROW_GROUP_ROWS)
     _sync(unfinished)
     unfinished.replace(path)
     for parent in (inside, *inside.parents):

@@ -99,6 +99,12 @@ def table_columns(connection: apsw.Connection, table: str) -> list[tuple[str, st
     return [(name, kind, not notnull) for name, kind, notnull in rows]
 
 
+def has_rows(connection: apsw.Connection, table: str) -> bool:
+    """Whether there is such a table, with a row in it."""
+    sql = f"SELECT 1 FROM {quoted(table)} LIMIT 1"  # noqa: S608
+    return bool(table_columns(connection, table) and connection.execute(sql).fetchall())
+
+
 def check_tables(connection: apsw.Connection, group: FeatureGroup, path: str) -> None:
     """Compare the tables of a group with its registry. Raises `SchemaMismatchError` showing both."""
     expected = [f"{c.name} {SQL_TYPES[c.kind]}{'' if c.nullable else ' NOT NULL'}" for c in group.stored]
@@ -128,14 +134,23 @@ def check_tables(connection: apsw.Connection, group: FeatureGroup, path: str) ->
         )
 
 
+def working_copies(connection: apsw.Connection) -> list[str]:
+    """The tables whose changes another store gets: those with triggers, which nobody else makes."""
+    rows = connection.execute(
+        "SELECT DISTINCT tbl_name FROM sqlite_schema WHERE type = 'trigger' ORDER BY tbl_name"
+    )
+    return [table for (table,) in rows]
+
+
 def check_moveable(connection: apsw.Connection, group: FeatureGroup, path: object) -> None:
-    """Raises `StoreError` when something hangs on the rows of a group, which must not miss that they go."""
+    """Raises `StoreError` when something hangs on a group's rows, and must not miss what becomes of them."""
     sql = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?"
     triggers: list[Any] = connection.execute(sql, (group.table,)).fetchall()
     if triggers:
         raise StoreError(
             f"{path} is the working copy of another store, which looks after its old rows itself "
-            f"(trigger {triggers[0][0]} on {group.table})"
+            f"(trigger {triggers[0][0]} on {group.table}); `make migrate leave=hopsworks store={path}` makes "
+            "it a store of its own"
         )
 
 

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -216,8 +217,12 @@ class SqliteTables:
             span = Span(start_ms, end_ms, None if limit < 0 else limit)
             return self._layers(connection, group).rows(key, span, columns)
 
-    def sql(self, query: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Column names and rows of any query on the file, read-only. Raises `QueryError`.
+    def sql(
+        self, query: str, parameters: Sequence[Any] = (), limit: int | None = None
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of any query on the file, read-only; the first `limit` rows, by default all.
+
+        Raises `QueryError`.
 
         ``ta``, ``news_signals`` and ``sentiment`` hold the closed rows, ``ta_online``,
         ``news_signals_online`` and ``sentiment_online`` the newest row of each series.
@@ -225,7 +230,10 @@ class SqliteTables:
         with self._connection() as connection:
             try:
                 description = apsw.ext.query_info(connection, query).description
-                rows = connection.execute(query, tuple(parameters)).fetchall()
+                cursor = connection.execute(query, tuple(parameters))
+                rows = [*islice(cursor, limit)]
+                # The rest would be read on, and hold the transaction.
+                cursor.close(True)
             except apsw.Error as error:
                 raise QueryError(f"SQL: {error}") from error
         return [name for name, _ in description], rows
