@@ -1,12 +1,12 @@
 """A state folder of its own for every process."""
 
 import fcntl
-from io import TextIOWrapper
+import os
 from itertools import count
 from pathlib import Path
 
 #: Their locks last as long as the process, however it ends.
-_held: list[TextIOWrapper] = []
+_held: list[int] = []
 
 
 def claim_folder(folder: Path) -> Path:
@@ -18,11 +18,11 @@ def claim_folder(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         claimed = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        lock = claimed.with_name(f"{claimed.name}.lock").open("w")
+        lock = os.open(claimed.with_name(f"{claimed.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
+            os.close(lock)
             continue
         _held.append(lock)
         return claimed

@@ -15,7 +15,7 @@ from tests.pipeline.support import BEGIN_MS, FAST, wait_for
 CONSUMERS = ("candles", "ta", "features")
 #: The short one ends long before the other, and its end is committed when a service dies later on.
 COUNTS = {"BTC/USD": 60, "ETH/USD": 12_000}
-KILLS = [("candles", "after_commit", 5), ("ta", "before_commit", 5), ("features", "after_store_write", 60)]
+KILLS = [("candles", "after_commit", 5), ("features", "after_store_write", 60)]
 type Rows = dict[tuple[str, str, int], dict[str, Any]]
 
 
