@@ -6,14 +6,17 @@
 
 import argparse
 import ctypes
+import fcntl
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from itertools import count
-from os import getpid
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +32,9 @@ EMBEDDED_ENV = {"KAFKA_EMBEDDED": "true", "KAFKA_PARTITIONS": "2", "KAFKA_RETENT
 
 
 #: Processes that look at the same time begin at different ports.
-_ports = count(getpid() * 101)
+_ports = count(os.getpid() * 101)
+#: Open as long as this process: its locked bytes are the ports that it gave out.
+_given: list[int] = []
 
 
 def die_with_parent() -> None:
@@ -42,10 +47,18 @@ def die_with_parent() -> None:
 def free_port() -> int:
     """A TCP port of the loopback address that nobody listens on right now; each call gives another.
 
-    Below the ports that systems hand out on their own, so that no connection takes it before it is used.
+    Below the ports that systems hand out on their own, so that no connection takes it before it is used; and
+    no other process of this user is given it while this one lives, since a service needs seconds to bind it.
     """
+    if not _given:
+        path = Path(tempfile.gettempdir()) / f"crypto-price-predictor-ports-{os.getuid()}"
+        _given.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
     while True:
         port = 20_000 + next(_ports) % 12_000
+        try:
+            fcntl.lockf(_given[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except (BlockingIOError, PermissionError):
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -70,6 +70,33 @@ def test_another_broker_on_the_port_is_not_taken_for_ours(broker: EmbeddedBroker
     assert described(broker) is not None
 
 
+def test_a_port_goes_to_one_process_alone_as_long_as_that_lives_though_nothing_listens_there_yet() -> None:
+    ask = (
+        "import itertools, sys; from services.common import broker;"
+        "broker._ports = itertools.count(7_000); print(broker.free_port(), flush=True); sys.stdin.read()"
+    )
+
+    def asked() -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ask], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        return process, int(process.stdout.readline())
+
+    first, port = asked()
+    second, other = asked()
+    try:
+        assert other > port
+        first.kill()
+        first.wait()
+        third, again = asked()
+        third.communicate()
+        assert again == port
+    finally:
+        first.communicate()
+        second.communicate()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_on_a_signal_and_takes_the_broker_with_it(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "services.common.broker", "--port", str(free_port())]
