@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from quixstreams import Application
-from quixstreams.kafka import ConnectionConfig
-from quixstreams.kafka.exceptions import KafkaBrokerUnavailableError
 
 from services.common.errors import BrokerUnavailableError, MessageTooLargeError, ServiceError
+from services.common.quix import Application, ConnectionConfig, KafkaBrokerUnavailableError
 from services.common.runner import Context
 from services.common.topics import producer_config
 

@@ -10,12 +10,6 @@ from time import time, time_ns
 from typing import Any, NamedTuple, Protocol
 
 from loguru import logger
-from quixstreams import Application, message_context
-from quixstreams.dataframe import StreamingDataFrame
-from quixstreams.kafka import ConnectionConfig
-from quixstreams.kafka.exceptions import KafkaProducerDeliveryError
-from quixstreams.models import SerializationContext, Serializer, Topic, TopicConfig
-from quixstreams.sinks.base import BaseSink
 
 from services.common.batches import split_batch
 from services.common.dead_letters import dead_letter
@@ -25,6 +19,18 @@ from services.common.errors import ContractError
 from services.common.health import read_statistics
 from services.common.history import EMPTY, HISTORY_HEADER, begins, ending
 from services.common.messages import SCHEMA_HEADER, Headers, check_version, header
+from services.common.quix import (
+    Application,
+    BaseSink,
+    ConnectionConfig,
+    KafkaProducerDeliveryError,
+    SerializationContext,
+    Serializer,
+    StreamingDataFrame,
+    Topic,
+    TopicConfig,
+    message_context,
+)
 from services.common.runner import Context
 from services.common.settings import ServiceSettings
 from services.common.state import claim_folder

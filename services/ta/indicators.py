@@ -10,10 +10,14 @@ from inspect import unwrap
 from typing import Any
 
 import numpy as np
-import talib
 from numpy.typing import NDArray
 
 from services.common.columns import INDICATOR_NAMES
+from services.common.imports import absent
+
+with absent("pandas", "polars"):
+    # It would wrap its functions for theirs; they are given arrays here.
+    import talib
 
 type Array = NDArray[np.float64]
 
