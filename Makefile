@@ -27,8 +27,9 @@ install: .venv/.installed ## Install everything into .venv
 demo: install ## Run the whole job on this machine: [live=1] takes live Kraken until Ctrl-C
 	@$(PY) -m services.demo.main $(if $(live),--live)
 
+# Three processes keep two cores busy: the tests of whole clusters mostly wait for the broker.
 test: install ## Run the tests: [k=expression]
-	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(k),-k '$(k)')
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(k),-k '$(k)')
 
 test-docker: install ## Build the images and test the clusters in Docker: [k=expression]
 	@$(PY) -m pytest -m docker -p no:xdist -rP --tb=short tests/docker $(if $(k),-k '$(k)')

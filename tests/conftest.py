@@ -1,4 +1,4 @@
-"""Order of the tests: those that mostly wait come first, so that two processes end at about the same time."""
+"""Order of the tests: those that mostly wait come first, so that all processes end at about the same time."""
 
 import pytest
 

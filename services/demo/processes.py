@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import requests
 
@@ -27,12 +28,49 @@ class DemoError(Exception):
     """The demo cannot go on; the text says why and what to do."""
 
 
+class Process(Protocol):
+    """What is used of a child process; `subprocess.Popen` is one."""
+
+    pid: int
+    #: None while it runs; minus the number of the signal that ended it.
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Its return code when it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its return code once it ends. Raises `subprocess.TimeoutExpired`."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, unless it has ended."""
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+
+
+def spawn(module: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
+    """Run a Python module (its name and arguments) in a process that ends with this one."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *module],
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
 @dataclass
 class Service:
     """One running service."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: Process
     url: str
     log: Path
 
@@ -60,9 +98,15 @@ class Service:
 class Cluster:
     """Starts services and ends them, the first one last."""
 
-    def __init__(self, folder: Path, common: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        common: Mapping[str, str],
+        spawn: Callable[[Sequence[str], Mapping[str, str], Path], Process] = spawn,
+    ) -> None:
         self._folder = folder
         self._common = dict(common)
+        self._spawn = spawn
         self.services: list[Service] = []
 
     def start(
@@ -81,15 +125,8 @@ class Cluster:
         # What the user's shell sets for real services must not reach the demo's.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(PREFIXES)}
         log = self._folder / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *(command or (f"services.{service}.main",))],
-                env={**inherited, **self._common, **own},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+        module = command or (f"services.{service}.main",)
+        process = self._spawn(module, {**inherited, **self._common, **own}, log)
         started = Service(name, process, f"http://127.0.0.1:{port}", log)
         self.services.append(started)
         return started

@@ -17,6 +17,7 @@ from services.common.messages import batch_headers, encode
 from services.common.news import News, decode_signals
 from services.common.topics import ensure_topics, producer_config
 from services.demo.processes import Cluster, Service
+from tests.common.forks import forked
 from tests.common.support import Bus, wait_until
 from tests.news_signals.support import Bench, Signals, by_name, message, news, tellings
 
@@ -48,7 +49,7 @@ class World:
     def __init__(self, broker: EmbeddedBroker, folder: Path, suffix: str) -> None:
         self.bus = Bus(broker.address, suffix)
         ensure_topics(self.bus.settings, ("news", "news_signals"))
-        self.cluster = Cluster(folder, self.bus.env)
+        self.cluster = Cluster(folder, self.bus.env, forked)
         config = self.bus.settings.client_config() | producer_config(self.bus.settings) | {"log_level": 0}
         self._producer = Producer(config)
 

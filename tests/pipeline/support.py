@@ -17,6 +17,7 @@ from services.common.topics import ensure_topics
 from services.demo.market import EXCHANGE, simulate
 from services.demo.processes import Cluster, Service
 from services.features import open_store
+from tests.common.forks import forked
 
 BEGIN_MS = 1_704_067_200_000
 PAIRS = ("BTC/USD", "ETH/USD", "SOL/USD")
@@ -60,7 +61,7 @@ class World:
         self.broker.start()
         env = {**EMBEDDED_ENV, "KAFKA_BROKERS": self.broker.address}
         self.settings = BrokerSettings.load(env)
-        self.cluster = Cluster(self.folder, env)
+        self.cluster = Cluster(self.folder, env, forked)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,6 +114,17 @@ class World:
         except ServiceError:
             return {}
         return found
+
+    def newest(self, timeframe: str) -> dict[str, int]:
+        """End of each pair's newest row of `timeframe`."""
+        path = self.folder / "store.sqlite"
+        if not path.exists():
+            return {}
+        try:
+            with open_store(path) as store:
+                return {row["pair"]: row["end_ms"] for row in store.latest_all(timeframe=timeframe)}
+        except ServiceError:
+            return {}
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:

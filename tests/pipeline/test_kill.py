@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.demo.market import EXCHANGE, simulate, write_csv
-from tests.pipeline.support import BEGIN_MS, Rows, World, wait_for
+from tests.pipeline.support import BEGIN_MS, PAIRS, Rows, World, wait_for
 
 CONSUMERS = ("candles", "ta", "features")
 KILLS = [
@@ -37,12 +37,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
 
 def settled(world: World) -> Rows:
     """The rows once the services have worked through everything that was sent."""
-    last = ("simulated", "SOL/USD", "1m", BEGIN_MS + 1_500 * 10_000)
+    last_ms = BEGIN_MS + 1_500 * 10_000
 
     def done() -> bool:
         world.cluster.check()
-        rows = world.rows()
-        return all((EXCHANGE, pair, *last[2:]) in rows for pair in ("BTC/USD", "ETH/USD", "SOL/USD"))
+        newest = world.newest("1m")
+        return all(newest.get(pair, 0) >= last_ms for pair in PAIRS)
 
     wait_for(done, "the last candles in the store")
     # SIGTERM: each commits what it has, so nothing is still on its way afterwards.

@@ -10,6 +10,7 @@ from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.demo.market import simulate, write_csv
 from services.demo.processes import Cluster, Service
 from services.features import open_store
+from tests.common.forks import forked
 from tests.pipeline.support import BEGIN_MS, FAST, wait_for
 
 CONSUMERS = ("candles", "ta", "features")
@@ -33,7 +34,7 @@ def history(folder: Path, archive: Path, kill: tuple[str, str, int] | None = Non
     folder.mkdir()
     with EmbeddedBroker() as broker:
         run = {"KAFKA_TOPIC_SUFFIX": "-historical", "KAFKA_HISTORY_RUN": folder.name}
-        cluster = Cluster(folder, {**EMBEDDED_ENV, **run, "KAFKA_BROKERS": broker.address})
+        cluster = Cluster(folder, {**EMBEDDED_ENV, **run, "KAFKA_BROKERS": broker.address}, forked)
 
         def start(name: str, as_name: str | None = None, command: tuple[str, ...] = ()) -> Service:
             own = {"STORE_PATH": str(folder / "store.sqlite")} if name == "features" else {}
