@@ -21,7 +21,7 @@ from services.common.health import Health
 from services.common.messages import batch_headers
 from services.common.metrics import Metrics
 from services.common.news import NewsSignal
-from services.common.stream import Message
+from services.common.step import Message
 from services.features.groups import GROUPS, SENTIMENT, TA
 from services.features.joins import joined_names
 from services.features.measures import Measures

@@ -20,7 +20,7 @@ from services.common.columns import INDICATOR_NAMES
 from services.common.health import Health
 from services.common.messages import TaRow, batch_headers, row_decoder, series_key
 from services.common.metrics import Metrics
-from services.common.stream import Message
+from services.common.step import Message
 from services.common.timeframes import FIXED_MS
 from services.features.groups import TA
 from services.features.steps import FeaturesStep, plausible

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.messages import Trade, batch_headers, encode, series_key
 from services.common.settings import BrokerSettings
-from services.common.stream import producer_config
+from services.common.topics import producer_config
 from services.demo.market import EXCHANGE, Market, simulate
 from services.demo.processes import Cluster, Service
 from services.demo.progress import total

@@ -23,7 +23,8 @@ from services.common.messages import (
 )
 from services.common.metrics import Metrics
 from services.common.runner import Context
-from services.common.stream import Message, State, StepResult, Stream
+from services.common.step import Message, State, StepResult
+from services.common.stream import Stream
 
 HEARTBEAT = EMPTY
 STATE_KEY = "candles"

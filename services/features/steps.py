@@ -19,7 +19,7 @@ from services.common.messages import (
 )
 from services.common.metrics import Metrics
 from services.common.news import NewsSignal, check_signal, coin_of, decode_signals, signal_decoder
-from services.common.stream import Message, State, StepResult
+from services.common.step import Message, State, StepResult
 from services.features.groups import FeatureGroup
 from services.features.measures import Measures
 from services.features.sentiment import SentimentWriter

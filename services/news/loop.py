@@ -18,6 +18,7 @@ from services.common.backoff import Backoff
 from services.common.errors import SourceUnavailableError
 from services.common.health import Health
 from services.common.metrics import Metrics
+from services.common.refusals import Refusals
 from services.news.contract import Poll, QuotaError, Source
 from services.news.counters import NewsMetrics
 from services.news.intake import Intake, Taken
@@ -68,7 +69,7 @@ class NewsLoop:
         self._intake = intake
         self._publisher = publisher
         self._health = health
-        self._dead = metrics.dead_letters
+        self._refusals = Refusals(metrics.dead_letters)
         self._metrics = NewsMetrics(metrics)
         self._clock = clock
         self._inbox: queue.Queue[_Report] = queue.Queue()
@@ -174,8 +175,7 @@ class NewsLoop:
             if count:
                 self._metrics.ignored.labels(name, reason).inc(count)
         for error in taken.refused:
-            self._dead.labels(error.reason).inc()
-            logger.warning("dead letter from {}: {}", name, error)
+            self._refusals.note(f"from {name}", error)
         if taken.tellings and not is_replay:
             logger.info("{}: {} new, {} of them told before", name, taken.tellings, taken.duplicates)
         self._total.update(

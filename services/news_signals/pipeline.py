@@ -9,7 +9,8 @@ from services.common.messages import MAX_CLOCK_SKEW_MS, encode, received_at_ms
 from services.common.metrics import Metrics
 from services.common.news import News, decode_news
 from services.common.runner import Context
-from services.common.stream import Message, State, StepResult, Stream
+from services.common.step import Message, State, StepResult
+from services.common.stream import Stream
 from services.news_signals.coin_list import load_coins
 from services.news_signals.coins import CoinFinder
 from services.news_signals.engines import build_engine

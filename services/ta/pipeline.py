@@ -9,7 +9,8 @@ from services.common.history import begins
 from services.common.messages import Candle, candles_pass, check_candle, decode_rows, encode, row_decoder
 from services.common.metrics import Metrics
 from services.common.runner import Context
-from services.common.stream import Message, State, StepResult, Stream
+from services.common.step import Message, State, StepResult
+from services.common.stream import Stream
 from services.common.timeframes import TIMEFRAMES
 from services.ta.engine import Engine
 from services.ta.history import Histories

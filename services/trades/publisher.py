@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import uuid4
 
-from loguru import logger
-
 from services.common.dead_letters import dead_letter
 from services.common.delivery import Delivery
 from services.common.errors import ContractError
 from services.common.history import EMPTY, begin_header, end_header
 from services.common.messages import Trade, batch_headers, encode, series_key
+from services.common.refusals import Refusals
 from services.common.runner import Context
 from services.trades.exchanges.contract import Bad
 from services.trades.progress import Progress
@@ -62,7 +61,7 @@ class KafkaPublisher:
         self._max_rows = max(1, broker.max_message_bytes // MAX_ROW_BYTES - 1)
         self._delivered = False
         self._rows_out = context.metrics.rows_out.labels("trades")
-        self._dead = context.metrics.dead_letters
+        self._refusals = Refusals(context.metrics.dead_letters)
         self._last_event = context.metrics.last_event.labels(exchange)
         self._health.require("publish", "nothing delivered yet")
 
@@ -105,8 +104,7 @@ class KafkaPublisher:
 
     def dead_letter(self, bad: Bad, now_ms: int) -> None:
         """Send the raw bytes to the dead letters, with why they were refused."""
-        self._dead.labels(bad.error.reason).inc()
-        logger.warning("dead letter from {}: {}", self._exchange, bad.error)
+        self._refusals.note(f"from {self._exchange}", bad.error)
         key, value = dead_letter(
             ContractError(bad.error.reason, bad.error.detail),
             service=self._service,

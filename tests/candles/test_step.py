@@ -8,7 +8,7 @@ from services.candles.series import Rules
 from services.common.errors import ContractError
 from services.common.messages import Candle, Trade, encode
 from services.common.metrics import Metrics
-from services.common.stream import Message, StepResult
+from services.common.step import Message, StepResult
 from services.common.timeframes import MINUTE_MS, TIMEFRAMES
 
 KEY = b"kraken:BTC/USD"

@@ -4,7 +4,8 @@ import sys
 
 from services.candles.settings import CandlesSettings
 from services.common.runner import Context, run_service
-from services.common.stream import Message, State, StepResult, Stream
+from services.common.step import Message, State, StepResult
+from services.common.stream import Stream
 
 
 def step(message: Message, state: State) -> StepResult:

@@ -18,7 +18,8 @@ from services.common.messages import DeadLetter
 from services.common.metrics import Metrics
 from services.common.runner import Context
 from services.common.settings import BrokerSettings
-from services.common.stream import Step, Stream
+from services.common.step import Step
+from services.common.stream import Stream
 from services.common.topics import ensure_topics, producer_config
 
 KEY = b"kraken:BTC/USD"

@@ -14,7 +14,7 @@ from services.common.broker import EmbeddedBroker
 from services.common.errors import ContractError, MessageTooLargeError
 from services.common.messages import DeadLetter, Trade, batch_headers, decode_rows, split_key
 from services.common.settings import MIN_MESSAGE_BYTES
-from services.common.stream import Message, State, StepResult
+from services.common.step import Message, State, StepResult
 from tests.common.support import KEY, Bus, Harness, Record
 
 HEADERS = batch_headers(1_700_000_000_000)

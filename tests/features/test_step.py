@@ -10,7 +10,7 @@ from services.common.errors import ContractError, StoreError
 from services.common.health import Health
 from services.common.messages import TaRow, batch_headers, check_candle, series_key
 from services.common.metrics import Metrics
-from services.common.stream import Message, StepResult
+from services.common.step import Message, StepResult
 from services.common.timeframes import TIMEFRAMES
 from services.features.groups import TA
 from services.features.pipeline import is_loopback

@@ -10,7 +10,7 @@ from services.common.health import Health
 from services.common.messages import batch_headers, encode
 from services.common.metrics import Metrics
 from services.common.news import News, NewsSignal, check_signal
-from services.common.stream import Message, StepResult
+from services.common.step import Message, StepResult
 from services.news_signals.coin_list import load_coins
 from services.news_signals.coins import CoinFinder
 from services.news_signals.pipeline import NewsSignalsStep

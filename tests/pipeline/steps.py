@@ -11,7 +11,7 @@ from services.candles.series import Rules
 from services.common.history import begin_header, end_header
 from services.common.messages import TaRow, Trade, encode
 from services.common.metrics import Metrics
-from services.common.stream import Message
+from services.common.step import Message
 from services.common.timeframes import TIMEFRAMES
 from services.ta.engine import Engine
 from services.ta.indicators import TABLE

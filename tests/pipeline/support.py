@@ -12,8 +12,7 @@ from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.errors import ServiceError
 from services.common.messages import Trade, batch_headers, encode, series_key
 from services.common.settings import BrokerSettings
-from services.common.stream import producer_config
-from services.common.topics import ensure_topics
+from services.common.topics import ensure_topics, producer_config
 from services.demo.market import EXCHANGE, simulate
 from services.demo.processes import Cluster, Service
 from services.features import open_store
