@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from services.features.frames import to_pandas, to_polars
 from services.features.splits import split_by_time
+from services.features.training import RowsLeftOutWarning
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from services.features.stores.contract import Reader
 
-__all__ = ["open_store", "split_by_time", "to_pandas", "to_polars"]
+__all__ = ["RowsLeftOutWarning", "open_store", "split_by_time", "to_pandas", "to_polars"]
 
 
 def open_store(path_or_url: "str | PathLike[str] | None" = None) -> "Reader":

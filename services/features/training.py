@@ -7,9 +7,11 @@ had happened by then, and so had those of a correction, which only arrived late.
 `known_at_ms` by the times at which stories were *observed*, not published (`joins.py`).
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import index
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -40,6 +42,10 @@ _LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
         "Whether the close {} intervals later is above this one (1), below (-1) or equal (0)",
     ),
 }
+
+
+class RowsLeftOutWarning(UserWarning):
+    """A training set leaves out more rows than indicators need to be warm, though less than half of them."""
 
 
 def training_columns(
@@ -76,7 +82,8 @@ def label_returns(
     `table` needs ``close`` and `features`. The label of a row compares the close `horizon` intervals later
     with its own, as `label` says; null unless all the candles up to there are in `table`.
     Raises `QueryError` on a horizon or label that there is not, and when `dropna` would drop everything
-    because some features are null in every row, or, of features that nobody has `chosen`, most of the rows.
+    because some features are null in every row, or, of features that nobody has `chosen`, most of the rows;
+    where these cost fewer rows, but more than it takes to be warm, it warns (`RowsLeftOutWarning`).
     """
     horizons = _checked(horizon, label)
     end_ms, close = _column(table, "end_ms"), _column(table, "close")
@@ -111,7 +118,7 @@ def label_returns(
 
 
 def _check_loss(table: pa.Table, kept: int, features: Sequence[str]) -> None:
-    """Raises `QueryError` when features that nobody asked for cost most of the rows.
+    """Raises `QueryError` when features that nobody asked for cost most of the rows, and warns of many.
 
     So it is after an indicator was added or enabled: old rows have nulls in it, and dropping these leaves
     a set of the last few candles that looks like any other.
@@ -120,17 +127,20 @@ def _check_loss(table: pa.Table, kept: int, features: Sequence[str]) -> None:
     labelled = table.select([*labels, *features]).filter(_complete(table, labels))
     lost = labelled.num_rows - kept
     series = table.select(["exchange", "pair"]).group_by(["exchange", "pair"]).aggregate([]).num_rows
-    if 2 * lost <= labelled.num_rows or lost <= WARM_UP_ROWS * series:
+    if lost <= WARM_UP_ROWS * series:
         return
     nulls = {name: labelled[name].null_count for name in features}
     worst = sorted((name for name in features if nulls[name]), key=lambda name: -nulls[name])
     named = ", ".join(f"{name} ({nulls[name]})" for name in worst[:5])
     more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
-    raise QueryError(
+    says = (
         f"only {kept} of {labelled.num_rows} rows are complete: null are {named}{more}. Rows from before an "
         "indicator was added or enabled lack it until `make rebuild` computes it; or name the features, "
         "begin later, or give dropna=False"
     )
+    if 2 * lost > labelled.num_rows:
+        raise QueryError(says)
+    warnings.warn(says, RowsLeftOutWarning, skip_file_prefixes=(str(Path(__file__).parent),))
 
 
 def _complete(table: pa.Table, names: Sequence[str]) -> Values:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from services.common.columns import Column
 from services.common.errors import QueryError, SchemaMismatchError
 from services.common.timeframes import DAY_MS
+from services.features import RowsLeftOutWarning
 from services.features import migrate as command
 from services.features.groups import NEWS_SIGNALS, SENTIMENT, TA, FeatureGroup
 from services.features.layers import readable_as
@@ -91,6 +92,21 @@ def test_by_default_a_new_indicator_does_not_make_a_training_set_of_the_last_row
         assert store.training_set("BTC/USD", "1m", features=["moon_phase"]).num_rows == 9
         store.write(SECOND, second([ta_row(i, **values) for i in range(500)], 0.5))
         assert store.training_set("BTC/USD", "1m").num_rows == 509
+
+
+def test_a_training_set_that_loses_fewer_rows_than_half_to_a_new_indicator_says_so(path: Path) -> None:
+    values: dict[str, Any] = {
+        name: 1.0 for name in TA.features if name not in ("open", "high", "low", "close")
+    }
+    with make_store(path) as store:
+        store.write(TA, tuples(ta_row(i, **values) for i in range(300)))
+    with renewed(path) as store:
+        store.write(SECOND, second([ta_row(i, **values) for i in range(300, 1_000)], 0.5))
+        with pytest.warns(RowsLeftOutWarning, match=r"only 699 of 999 rows .* moon_phase \(300\)") as warned:
+            assert store.training_set("BTC/USD", "1m").num_rows == 699
+        # It points at the line that asked.
+        assert [warning.filename for warning in warned] == [__file__]
+        assert store.training_set("BTC/USD", "1m", features=["moon_phase"]).num_rows == 699
 
 
 def test_what_indicators_take_to_be_warm_is_no_reason_to_refuse_a_training_set(path: Path) -> None:
