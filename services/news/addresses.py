@@ -6,12 +6,14 @@ service of a cloud, or a database without a password.
 
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from services.common.errors import SourceUnavailableError
 
-#: Translates to IPv4 whatever it is given.
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+#: Translated to IPv4 whatever it is, and the private addresses of old (RFC 3879).
+_OTHER = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
+#: Once the way from IPv4 to 6to4 (RFC 7526).
+_RELAYS = IPv4Network("192.88.99.0/24")
 
 #: Numeric addresses of a host. Raises `OSError`.
 type Resolve = Callable[[str, int], list[str]]
@@ -29,8 +31,10 @@ def is_public(address: str) -> bool:
     if isinstance(ip, IPv6Address):
         if ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        elif ip.sixtofour is not None or ip.teredo is not None or any(ip in network for network in _NAT64):
+        elif ip.sixtofour is not None or ip.teredo is not None or any(ip in network for network in _OTHER):
             return False
+    elif ip in _RELAYS:
+        return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 

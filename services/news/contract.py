@@ -29,6 +29,8 @@ class Item:
     coins: tuple[str, ...]
     published_at_ms: int
     observed_at_ms: int | None = None
+    #: Whether other articles of the feed have the same page, so that it does not tell them apart.
+    shares_page: bool = False
 
 
 @dataclass(frozen=True, slots=True)

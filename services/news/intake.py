@@ -90,7 +90,8 @@ class Intake:
             taken.ignored["empty_text"] += 1
             return
         observed_ms = poll.fetched_at_ms if item.observed_at_ms is None else item.observed_at_ms
-        url, words = canonical_url(item.url), normalised_title(item.title, item.source)
+        url = None if item.shares_page else canonical_url(item.url)
+        words = normalised_title(item.title, item.source)
         key = item_key(item.source, item.item_id, url, words, item.published_at_ms)
         # Our own clock bounds a recording's times too: nothing can be observed before it is published.
         ahead_ms = item.published_at_ms - min(observed_ms, poll.fetched_at_ms)

@@ -61,7 +61,7 @@ class NewsSettings(ServiceSettings):
         21_600.0, ge=60, le=2_678_400, description="No requests for this long after the quota is used up"
     )
     cryptopanic_url: str = Field(
-        "https://cryptopanic.com", pattern=r"^https?://[^/?#]+$", description="Server of CryptoPanic's API"
+        "https://cryptopanic.com", pattern=r"^https?://[^/?#@]+$", description="Server of CryptoPanic's API"
     )
     file_path: Path | None = Field(None, description="File of news: .csv or .ndjson, each also .gz")
     file_columns: Names = Field(
@@ -183,7 +183,8 @@ def _feed(text: str) -> tuple[str, str]:
     url = named[2] if named else text
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{text[:60]!r} is no feed; write name=https://…")
+        shown = _QUERY.sub("?***", text)[:60]
+        raise ValueError(f"{shown!r} is no feed; write name=https://…")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a feed's address must hold no password, since settings are shown in /info")
     return (named[1] if named else parts.hostname.removeprefix("www."))[:60], url

@@ -12,23 +12,17 @@ MAX_URL_CHARS = 2_000
 _HIDDEN = {"script", "style", "template", "noscript", "svg"}
 # Words on both sides of any other tag are two words.
 _INLINE = {
-    "a",
-    "abbr",
-    "b",
-    "code",
-    "em",
-    "font",
-    "i",
-    "mark",
-    "s",
-    "small",
-    "span",
-    "strong",
-    "sub",
-    "sup",
-    "u",
-}
+    "a", "abbr", "b", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u",
+}  # fmt: skip
+#: What may begin a tag whose end is cut off. Before any other name a ``<`` that nothing closes is a sign.
+_CUT = _HIDDEN | _INLINE | {
+    "article", "aside", "audio", "blockquote", "br", "button", "caption", "center", "cite", "dd", "div", "dl",
+    "dt", "embed", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header",
+    "hr", "iframe", "img", "input", "label", "li", "link", "main", "meta", "nav", "ol", "p", "picture", "pre",
+    "q", "section", "source", "table", "tbody", "td", "th", "thead", "time", "tr", "ul", "video",
+}  # fmt: skip
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9:-]{0,30})|<[!?/]")
+_ANGLE = re.compile(r"[<>]")
 _TAG_END = re.compile(r"[>\"']")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _COIN = re.compile(COIN_PATTERN)
@@ -64,8 +58,14 @@ def _outside_tags(text: str) -> Iterator[str]:
     # holds up everything meanwhile. Here each character is passed once: a search that fails ends the text.
     at = 0
     while match := _TAG.search(text, at):
-        yield text[at : match.start()]
         name = (match[1] or "").lower()
+        if name and name not in _CUT:
+            ends = _ANGLE.search(text, match.end())
+            if ends is None or ends[0] == "<":
+                yield text[at : match.end()]
+                at = match.end()
+                continue
+        yield text[at : match.start()]
         if name not in _INLINE:
             yield " "
         if text.startswith("<!--", match.start()):

@@ -60,4 +60,12 @@ def _decode(body: bytes, charset: str | None) -> str:
     except UnicodeDecodeError:
         declared = _DECLARED.search(body[:1_000])
         named = declared[1].decode() if declared else charset or "utf-8"
-        return body.decode(named if _HARMLESS.match(named) else "utf-8", "replace")
+        return body.decode(named if _is_known(named) else "utf-8", "replace")
+
+
+def _is_known(encoding: str) -> bool:
+    """Whether it is harmless and one that there is: a feed may name ISO-8859-12."""
+    try:
+        return bool(_HARMLESS.match(encoding) and codecs.lookup(encoding))
+    except LookupError:
+        return False

@@ -37,7 +37,7 @@ def refused(url: str, words: str, made: Fetcher | None = None, **limits: Any) ->
         "100.64.0.1", "224.0.0.1", "239.255.255.250", "255.255.255.255", "192.0.2.1", "198.18.0.1",
         "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12::1", "ff02::1",
         "2001:db8::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
-        "2001:0:7f00:1::1",
+        "2001:0:7f00:1::1", "fec0::1", "192.88.99.1",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_of_the_open_internet_are_known(address: str) -> None:

@@ -284,6 +284,14 @@ def test_an_edited_article_is_told_once(registry: Registry) -> None:
     assert first.observed_at_ms == T0_MS
 
 
+def test_articles_that_share_a_page_are_told_each_once(registry: Registry) -> None:
+    page = "https://a.example/live"
+    items = [item(f"g{n}", f"News {n}", url=f"{page}#p{n}", shares_page=True) for n in range(3)]
+    assert len(take(registry, *items)) == 3
+    assert take(registry, *items) == []
+    registry.close()
+
+
 def test_another_sources_telling_shares_the_story_and_comes_after_it(registry: Registry) -> None:
     rows = take(
         registry,

@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_feed_in_latin_1_is_read() -> None:
 
 def test_an_atom_feed_gives_published_before_updated() -> None:
     first, second = articles("blockworks")
-    assert first.published_at_ms == 1_783_422_000_000
+    assert first.published_at_ms == 1_783_422_000_250
     assert first.title == "Lending protocol drained of $4M | Outlet F"
     assert first.body == "An attacker drained the protocol on Tuesday."
     assert first.url == "https://outlet-f.example/news/drained"
@@ -85,6 +86,15 @@ def test_a_feed_is_read_in_any_unicode_and_an_entity_bomb_in_none(encoding: str)
     assert parse_feed("x", text.encode(encoding)).items[0].title == "Naïve Bitcoin ₿"
     with pytest.raises(SourceUnavailableError, match="DOCTYPE"):
         parse_feed("x", BOMB.format("").encode(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-12", "iso-8859-99", "windows-1259", "cp1259", "latin1"])
+def test_an_encoding_that_there_is_not_costs_the_feed_a_sign_at_most(encoding: str) -> None:
+    body = rss(("1", "Na\xefve Bitcoin", T0_MS)).decode().encode("latin-1")
+    declared = body.replace(b"version='1.0'", f'version="1.0" encoding="{encoding}"'.encode())
+    for document, charset in ((declared, None), (body, encoding)):
+        (article,) = parse_feed("x", document, charset).items
+        assert article.title in ("Na\xefve Bitcoin", "Na\ufffdve Bitcoin")
 
 
 @pytest.mark.parametrize("encoding", ["utf-7", "cp037", "utf-16", "hz", "iso-2022-jp"])
@@ -156,11 +166,38 @@ def test_an_article_without_a_title_is_called_by_its_beginning() -> None:
     assert parse_feed("x", rss(("7", "", T0_MS))).items[0].title == "Text of 7."
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Is ETH<BTC after the merge?", "Is ETH<BTC after the merge?"),
+        ("ETH<BTC? Bitcoin &amp; <b>Ether</b> <SOL", "ETH<BTC? Bitcoin & Ether <SOL"),
+        ("Gas <5 gwei, fees <$1", "Gas <5 gwei, fees <$1"),
+        ("The rest is cut <a href='https://a.ex", "The rest is cut"),
+        ("<p>One</p><p>Two <i>three</i>", "One Two three"),
+    ],
+)
+def test_a_sign_that_begins_no_tag_stays(text: str, words: str) -> None:
+    assert strip_html(text) == words
+
+
 @given(st.text(max_size=300))
 def test_stripped_text_is_one_line_without_control_characters(text: str) -> None:
     found = strip_html(text)
     assert found == " ".join(found.split())
     assert all(ord(char) >= 32 and not 0xD800 <= ord(char) < 0xE000 for char in found)
+
+
+def test_headlines_of_one_page_are_told_apart_by_their_ids() -> None:
+    """As in a live blog, or where every link leads to the home page."""
+    links = "".join(
+        f"<item><guid>g{at}</guid><title>{title}</title><link>https://x.example/live#p{at}</link>"
+        f"<pubDate>{formatdate(T0_MS / 1000)}</pubDate></item>"
+        for at, title in enumerate(("Bitcoin breaks a record", "Ether fund approved", "Solana halts"))
+    )
+    body = f"<rss version='2.0'><channel><title>t</title>{links}</channel></rss>".encode()
+    assert [article.shares_page for article in parse_feed("x", body).items] == [True] * 3
+    alone = rss(("1", "Bitcoin", T0_MS), ("2", "Ether", T0_MS))
+    assert [article.shares_page for article in parse_feed("x", alone).items] == [False] * 2
 
 
 @given(st.binary(max_size=300))

@@ -44,6 +44,8 @@ def test_settings_of_news_signals_are_not_ours() -> None:
     ("values", "words"),
     [
         ({"feeds": "ftp://a.example/x"}, "NEWS_FEEDS: .* is no feed"),
+        ({"feeds": "mine=a.example/x?key=canary"}, r"NEWS_FEEDS: 'mine=a.example/x\?\*\*\*' is no feed"),
+        ({"cryptopanic_url": "https://u:canary@a.example"}, "NEWS_CRYPTOPANIC_URL"),
         ({"feeds": "https://me:secret@a.example/x"}, "must hold no password"),
         ({"feeds": "a=https://a.example/x,a=https://b.example/x"}, "two feeds have one name"),
         ({"feeds": "file=https://a.example/x"}, "name of another source"),

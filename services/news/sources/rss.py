@@ -1,9 +1,9 @@
 """RSS and Atom feeds: bytes → articles (pure), and the feed that is asked for them."""
 
 import calendar
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -12,8 +12,10 @@ import msgspec
 from services.common.errors import ContractError, SourceUnavailableError
 from services.common.messages import MAX_TIME_MS
 from services.news.contract import Bad, Item, Poll, Source, raw_bytes
+from services.news.dates import date_ms
 from services.news.feed_parser import read_document
 from services.news.fetch import Answer, Fetcher
+from services.news.identity import canonical_url
 from services.news.settings import NewsSettings
 from services.news.text import cut_body, headline, strip_html, web_address
 from services.news.xml_text import feed_text
@@ -43,7 +45,19 @@ def parse_feed(name: str, body: bytes, charset: str | None = None) -> Feed:
         _read_entry(name, dict(entry), feed)
     if len(document.entries) > MAX_ITEMS:
         feed.ignored["beyond_limit"] += len(document.entries) - MAX_ITEMS
+    _mark_shared_pages(feed)
     return feed
+
+
+def _mark_shared_pages(feed: Feed) -> None:
+    """A page under several headlines of one document, such as a live blog, does not tell articles apart."""
+    titles: defaultdict[str | None, set[str]] = defaultdict(set)
+    for item in feed.items:
+        titles[canonical_url(item.url)].add(item.title)
+    feed.items = [
+        replace(item, shares_page=True) if len(titles[canonical_url(item.url)]) > 1 else item
+        for item in feed.items
+    ]
 
 
 def _read_entry(name: str, entry: dict[str, Any], feed: Feed) -> None:
@@ -75,18 +89,24 @@ def _text(entry: dict[str, Any], key: str) -> str:
 
 def _published_ms(entry: dict[str, Any]) -> int | None:
     # Atom's `updated` is all that some feeds have.
-    for key in ("published_parsed", "updated_parsed"):
-        date = entry.get(key)
-        if not isinstance(date, tuple):
-            continue
-        try:
-            at_ms = calendar.timegm(date) * 1000
-        except (ValueError, OverflowError):
-            # The year 0, or one of five digits.
-            continue
-        if 0 <= at_ms <= MAX_TIME_MS:
+    for key in ("published", "updated"):
+        # The library knows more ways to write a date, but fewer zones, which it takes for UTC.
+        at_ms = date_ms(_text(entry, key))
+        if at_ms is None:
+            at_ms = _parsed_ms(entry.get(f"{key}_parsed"))
+        if at_ms is not None and 0 <= at_ms <= MAX_TIME_MS:
             return at_ms
     return None
+
+
+def _parsed_ms(date: object) -> int | None:
+    if not isinstance(date, tuple):
+        return None
+    try:
+        return calendar.timegm(date) * 1000
+    except (ValueError, OverflowError):
+        # The year 0, or one of five digits.
+        return None
 
 
 def _longest_text(entry: dict[str, Any]) -> str:
