@@ -8,6 +8,9 @@ COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --no-emit-f
 export UV_LINK_MODE := copy
 export UV_NO_PROGRESS := 1
 
+# Whether the command line, not some variable of the shell, has name=1.
+yes = $(and $(filter command,$(origin $(1))),$(filter 1 yes true,$($(1))))
+
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
@@ -25,7 +28,7 @@ $(UV):
 install: .venv/.installed ## Install everything into .venv
 
 demo: install ## Run the whole job on this machine: [live=1] takes live Kraken until Ctrl-C
-	@$(PY) -m services.demo.main $(if $(live),--live)
+	@$(PY) -m services.demo.main $(if $(call yes,live),--live)
 
 # Three processes keep two cores busy: the tests of whole clusters mostly wait for the broker.
 test: install ## Run the tests: [k=expression]
@@ -50,7 +53,7 @@ export: install ## Write a store as Parquet files: out=FOLDER [store=FILE] [grou
 	@$(PY) -m services.features.export --store '$(STORE)' --out '$(or $(out),parquet)' $(if $(group),--group '$(group)') $(if $(pair),--pair '$(pair)') $(if $(coin),--coin '$(coin)')
 
 roll: install ## Move old rows into Parquet files beside the store: [days=90] [store=FILE] [compact=1]
-	@$(PY) -m services.features.roll --store '$(STORE)' --days '$(or $(days),90)' $(if $(compact),--compact)
+	@$(PY) -m services.features.roll --store '$(STORE)' --days '$(or $(days),90)' $(if $(call yes,compact),--compact)
 
 rebuild: install ## Compute the indicators of all candles in a store anew: [store=FILE] [pair=BTC/USD]
 	@$(PY) -m services.demo.rebuild --store '$(STORE)' $(if $(pair),--pair '$(pair)')
@@ -59,7 +62,7 @@ migrate: install ## Move rows of earlier versions of the feature groups into the
 	@$(PY) -m services.features.migrate --store '$(STORE)' $(if $(filter hopsworks,$(leave)),--leave-hopsworks)
 
 sentiment: install ## Say what the embedded engine makes of headlines: text="…" or file=FILE [csv=1]
-	@$(PY) -m services.news_signals.score $(if $(filter-out undefined,$(origin text)),"$$TEXT") $(if $(file),--file '$(file)') $(if $(csv),--csv)
+	@$(PY) -m services.news_signals.score $(if $(filter-out undefined,$(origin text)),"$$TEXT") $(if $(file),--file '$(file)') $(if $(call yes,csv),--csv)
 sentiment: export TEXT = $(value text)
 
 notebook: install ## Open the notebook in a browser: [store=FILE]
@@ -76,7 +79,7 @@ up: ## Start a cluster in Docker: cluster=messagebus|indicators|indicators_histo
 	$(CLUSTER) $(if $(replicas),--replicas '$(replicas)') $(foreach v,exchange pairs since until source path,$(if $($(v)),--$(v) '$($(v))'))
 
 down: ## Remove the containers of a cluster: cluster=indicators; cluster=all [volumes=1] removes all, and its data
-	$(CLUSTER) $(if $(volumes),--volumes)
+	$(CLUSTER) $(if $(call yes,volumes),--volumes)
 
 stop: ## Stop the containers of a cluster: cluster=indicators [svc=candles]
 	$(CLUSTER)
@@ -91,7 +94,7 @@ ps: ## Show the containers of a cluster: cluster=indicators
 	$(CLUSTER)
 
 redrive: install ## Send dead letters to their topics again: [reason=late] [dry=1]
-	@$(PY) -m services.common.dead_letters $(if $(reason),--reason '$(reason)') $(if $(dry),--dry-run)
+	@$(PY) -m services.common.dead_letters $(if $(reason),--reason '$(reason)') $(if $(call yes,dry),--dry-run)
 
 bench: install ## Measure every figure of the design: [parts="candles ta store latency news training"] [scale=0.2]
 	@$(PY) -W ignore -m benchmarks.run $(parts) $(if $(scale),--scale $(scale))

@@ -100,10 +100,11 @@ def up(compose: Compose, cluster: str, names: list[str], replicas: int | None) -
             names.remove("trades_historical")
             if "trades_historical" in compose.names("--all"):
                 compose.run("rm", "--force", "trades_historical")
+    there = compose.names("--all")
     for name in names:
         if name.removesuffix("_historical") in SCALABLE:
-            # Without a number, as many as there are.
-            options.append(f"--scale={name}={replicas or max(1, running.count(name))}")
+            # Without a number, as many as there are, also when they have stopped.
+            options.append(f"--scale={name}={replicas or max(1, there.count(name))}")
     return compose.run("up", *options, *names)
 
 
@@ -122,17 +123,27 @@ def check_alone(compose: Compose, running: list[str]) -> None:
         )
 
 
+def without_shared(cluster: str, names: list[str], there: set[str]) -> list[str]:
+    """Those of a cluster's services that no other cluster needs, of what is `there`. Raises `UsageError`."""
+    others = there.difference(names, SERVICES["messagebus"], OPTIONAL["messagebus"])
+    if cluster == "messagebus" and others:
+        raise UsageError(
+            f"{', '.join(sorted(others))} would be left without it: make down cluster=all ends everything, "
+            "svc=redpanda the broker alone"
+        )
+    if "features" in names and others & {"trades", "candles", "ta", "news", "news_signals"}:
+        sys.stderr.write("features stays: another cluster writes through it\n")
+        return [name for name in names if name != "features"]
+    return names
+
+
 def down(compose: Compose, cluster: str, names: list[str], service: str | None, volumes: bool) -> int:
     """Remove the containers; with the last one the network, with `volumes` all data."""
     if cluster == "all":
         return compose.run("--profile=*", "down", *(["--volumes"] if volumes else []))
     there = set(compose.names("--all"))
     if not service:
-        names = [*names, *OPTIONAL.get(cluster, ())]
-        others = there.difference(names, SERVICES["messagebus"])
-        if "features" in names and others & {"trades", "candles", "ta", "news", "news_signals"}:
-            sys.stderr.write("features stays: another cluster writes through it\n")
-            names.remove("features")
+        names = without_shared(cluster, [*names, *OPTIONAL.get(cluster, ())], there)
     code = compose.run("--profile=*", "rm", "--stop", "--force", *names)
     if code == 0 and there and not compose.names("--all"):
         return Compose("all", {}).run("down")
@@ -146,12 +157,15 @@ def run(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in historical.OPTIONS if getattr(arguments, name)}
     if given and cluster != HISTORICAL:
         raise UsageError(f"{'=, '.join(given)}=: only for cluster={HISTORICAL}; live, settings say it")
-    if cluster == HISTORICAL and (arguments.replicas is not None or (service and command == "up")):
+    if arguments.replicas and not (arguments.replicas.isdecimal() and 1 <= int(arguments.replicas) <= 64):
+        raise UsageError(f"replicas={arguments.replicas}: say a number from 1 to 64")
+    replicas = int(arguments.replicas) if arguments.replicas else None
+    if cluster == HISTORICAL and (replicas is not None or (service and command == "up")):
         raise UsageError(
             "a history runs whole and every service once, since each counts the series that ended: "
             "leave out replicas= and svc=; make restart takes svc= and goes on"
         )
-    if arguments.replicas is not None and (command != "up" or service not in SCALABLE):
+    if replicas is not None and (command != "up" or service not in SCALABLE):
         raise UsageError(f"replicas= goes with make up and svc={'|'.join(SCALABLE)}; the others run once")
     if arguments.volumes and cluster != "all":
         raise UsageError("volumes=1 removes all data, so it goes with make down cluster=all only")
@@ -169,11 +183,13 @@ def run(arguments: argparse.Namespace) -> int:
             own = [name for name in own if not name.endswith("_historical")]
         return compose.run("build", *own) if own else compose.run("pull", "--ignore-pull-failures", *names)
     if command == "up":
-        return up(compose, cluster, names, arguments.replicas)
+        return up(compose, cluster, names, replicas)
     if command == "down":
         return down(compose, cluster, names, service, arguments.volumes)
     if command == "logs":
         return compose.run("logs", "--tail=200", *(["--follow"] if arguments.follow else []), *names)
+    if command == "stop" and cluster != "all" and not service:
+        names = without_shared(cluster, names, set(compose.names("--status=running", "--status=restarting")))
     return compose.run(command, *(["--all"] if command == "ps" else []), *names)
 
 
@@ -183,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--cluster", default="")
     parser.add_argument("--service", default="")
-    parser.add_argument("--replicas", type=int, choices=range(1, 65), metavar="1…64")
+    parser.add_argument("--replicas", default="")
     parser.add_argument("--volumes", action="store_true")
     parser.add_argument("--follow", action="store_true")
     for name in historical.OPTIONS:

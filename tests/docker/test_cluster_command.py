@@ -20,9 +20,10 @@ SINCE = ("--since", "2024-01-01")
 PAIRS = ("--pairs", "BTC/USD")
 CANDLES = "1704067200,42000.1,42010,41990.5,42005,1.5,12\n"
 TRADES = "1704067200.1234,42000.1,0.5\n"
-#: `ps` answers with $RUNNING; anything else leaves its command and its variables.
+#: `ps` answers with $RUNNING, of all containers with $THERE; else it leaves its command and its variables.
 DOCKER = """#!/bin/sh
 case "$*" in
+*" ps "*" --all"*) echo "${THERE:-$RUNNING}" ;;
 *" ps "*) echo "$RUNNING" ;;
 *) echo "$@" >> "$SEEN"; export -p > "$SEEN.environ" ;;
 esac
@@ -191,6 +192,59 @@ def test_every_run_of_a_history_has_a_name_which_all_its_services_know(docker: D
     for service in described["services"].values():
         assert service["environment"]["KAFKA_HISTORY_RUN"] == "${KAFKA_HISTORY_RUN:-}"
         assert service["restart"] == "on-failure:5"
+
+
+def test_a_number_of_replicas_outlasts_a_stop(docker: Docker) -> None:
+    (command,) = docker.run(
+        "up", "--cluster", "indicators", RUNNING="", THERE="candles\ncandles\ncandles\nta"
+    )
+    assert "--scale=candles=3 --scale=ta=1" in command
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "65", "many", "1.5"])
+def test_a_number_of_replicas_that_cannot_be_is_refused_in_a_line(docker: Docker, number: str) -> None:
+    told = docker.refuses("up", "--cluster", "indicators", "--service", "candles", f"--replicas={number}")
+    assert told == f"replicas={number}: say a number from 1 to 64\n"
+
+
+@pytest.mark.parametrize(("command", "done"), [("stop", "stop"), ("down", "rm --stop --force")])
+def test_what_another_cluster_needs_goes_on(docker: Docker, command: str, done: str) -> None:
+    both = "redpanda\ntrades\ncandles\nta\nfeatures\nnews\nnews_signals"
+    (ended, *_) = docker.run(command, "--cluster", "indicators", RUNNING=both)
+    assert ended.endswith(f"{done} trades candles ta")
+    (ended, *_) = docker.run(command, "--cluster", "indicators", RUNNING="redpanda\ntrades\nfeatures")
+    assert ended.endswith(f"{done} trades candles ta features")
+    (ended, *_) = docker.run(command, "--cluster", "indicators", "--service", "features", RUNNING=both)
+    assert ended.endswith(f"{done} features")
+    told = docker.refuses(command, "--cluster", "messagebus", RUNNING="redpanda\nta\nnews")
+    assert "news, ta would be left without it: make down cluster=all" in told
+    (ended, *_) = docker.run(command, "--cluster", "messagebus", RUNNING="redpanda")
+    assert f"{done} redpanda" in ended
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "removes"),
+    [
+        (("volumes=1",), {}, True),
+        (("volumes=0",), {}, False),
+        (("volumes=no",), {}, False),
+        ((), {"volumes": "1"}, False),
+        ((), {}, False),
+    ],
+)
+def test_data_is_removed_only_by_who_says_so_in_the_command(
+    given: tuple[str, ...], environ: dict[str, str], removes: bool
+) -> None:
+    command = ["make", "--dry-run", "down", "cluster=all", *given]
+    said = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("--volumes" in said.stdout) == removes
 
 
 def test_a_second_history_waits_for_the_first(docker: Docker) -> None:
