@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.measure import BEGIN_MS, Bench, Row, Table, fill, peak_mib
@@ -19,6 +20,7 @@ from services.news_signals.coins import CoinFinder
 from services.news_signals.engines import build_engine
 from services.news_signals.engines.contract import OVERALL, EngineContext, Story
 from services.news_signals.settings import NewsSignalsSettings
+from tests.news_signals.llm.support import FakeFallback, fake_llm, settings_for
 
 HEADLINES = Path("services/news_signals/training/data/natural_test.csv")
 HEADLINES_PER_S = 500.0
@@ -62,6 +64,30 @@ def bench_engines(table: Table, scale: float) -> None:
     opinions = sum(len(story.coins) for story in coins)
     note = f"{opinions / elapsed:,.0f} opinions/s"
     table.add(Row("embedded, one opinion for each coin", count / elapsed, "headlines/s", note=note))
+    _bench_llm(table, coins)
+
+
+def _bench_llm(table: Table, stories: list[Story]) -> None:
+    """What the LLM engine costs beside its provider, which is a server here that answers at once."""
+    with fake_llm() as llm, TemporaryDirectory() as folder:
+        settings = settings_for(llm.url, daily_tokens=1_000_000_000)
+        fallback = FakeFallback()
+        context = EngineContext(settings, Metrics(), Path(folder), lambda: fallback)
+        engine = build_engine("llm", context)
+        try:
+            begun = time.perf_counter()
+            engine.score(stories)
+            elapsed = time.perf_counter() - begun
+            begun = time.perf_counter()
+            engine.score(stories)
+            again = time.perf_counter() - begun
+        finally:
+            engine.close()
+        if fallback.scored:
+            raise RuntimeError(f"{len(fallback.scored)} stories fell back: the figure is not the engine's")
+        note = f"{len(llm.asked)} requests to a local server that answers at once"
+        table.add(Row("llm, one opinion for each coin", len(stories) / elapsed, "headlines/s", note=note))
+        table.add(Row("llm, from its cache", len(stories) / again, "headlines/s"))
 
 
 def _best(work: Callable[[], object]) -> float:
