@@ -23,9 +23,14 @@ LAST_NEWS = "last_news_at_ms"
 type Load = Callable[[str, int, int, Sequence[str]], pa.Table]
 
 
+#: Tickers that exchanges' pairs and archives still have, and the coin that news of it goes out under.
+RENAMED = {"XBT": "BTC", "XDG": "DOGE", "MATIC": "POL", "RNDR": "RENDER", "FXS": "FRAX", "USTC": "UST"}
+
+
 def base_coin(pair: str) -> str:
-    """``BTC`` of ``BTC/USD``."""
-    return pair.partition("/")[0]
+    """``BTC`` of ``BTC/USD``, ``POL`` of ``MATIC/USD``."""
+    base = pair.partition("/")[0]
+    return RENAMED.get(base, base)
 
 
 def joined_names(sentiment: FeatureGroup) -> tuple[str, ...]:

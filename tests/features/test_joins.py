@@ -1,5 +1,6 @@
 """Sentiment beside candles: what was known at the end of each, in training sets and in vectors."""
 
+import csv
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from services.common.errors import QueryError, UnknownSeriesError
 from services.common.news import NewsSignal
+from services.common.symbols import KRAKEN_ASSETS
 from services.features.groups import SENTIMENT, TA
-from services.features.joins import base_coin, joined_names, newest_at
+from services.features.joins import RENAMED, base_coin, joined_names, newest_at
 from services.features.sentiment import SentimentWriter
 from services.features.stores.sqlite import SqliteStore
 from services.features.stores.sqlite_reader import SqliteReader
+from services.news_signals import coin_list
 from tests.features.rows import MINUTE, T0, make_store, signal, ta_row, tuples
 
 NOW = T0 + 90 * 24 * 60 * MINUTE
@@ -272,3 +275,13 @@ def test_deleting_all_that_was_observed_after_a_row_does_not_change_the_row(
                     name: value for name, value in seen[0][at].items() if name != "known_at_ms"
                 }
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(("old", "coin"), RENAMED.items())
+def test_a_pair_under_an_old_ticker_gets_the_news_of_its_coin(old: str, coin: str) -> None:
+    assert base_coin(f"{old}/USD") == coin
+    assert base_coin(f"{coin}/USD") == coin
+    with (Path(coin_list.__file__).parent / "data" / "coins.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["coin"] == coin]
+    if old not in KRAKEN_ASSETS.values():
+        assert old in row["sure"].split("|")
