@@ -13,6 +13,7 @@ from typing import Any, Self
 import pyarrow.parquet as pq
 import pytest
 import requests
+from confluent_kafka.admin import AdminClient
 
 from services.common.broker import free_port
 from tests.pipeline.support import Rows
@@ -27,7 +28,7 @@ BUS = {
     "KAFKA_RETENTION_HOURS": "2",
 }
 #: So often is a consumer helped on Tansu in one test.
-MOST_HELP = 3
+MOST_HELP = 2
 #: What features asks its clients for, given as a file.
 KEY = "key-of-the-tests-only"
 #: Whoever runs the tests may have told Compose about clusters of their own.
@@ -155,8 +156,9 @@ class Clusters:
     def help_stand_in(self, service: str) -> None:
         """Restart a lone consumer that Tansu left without partitions when others left the group.
 
-        Where that does not help the group is lost to Tansu, and the test is skipped. Redpanda gives them to
-        it, so there this would hide a fault of ours, and is not done.
+        Where that does not help, the group is made anew: it begins with the first trade again, over the state
+        that it has. Where that does not help either, the group is lost to Tansu, and the test is skipped.
+        Redpanda gives partitions to it, so there this would hide a fault of ours, and is not done.
         """
         (container,) = self.containers(service)
         (broker,) = self.containers("redpanda")
@@ -171,13 +173,20 @@ class Clusters:
             since = self._stranded.setdefault(service, time.monotonic())
             if time.monotonic() - since > 15:
                 self._helped[service] += 1
-                if self._helped[service] > MOST_HELP:
+                if self._helped[service] <= MOST_HELP:
+                    print(f"{service} was left without partitions by the stand-in, restarting it")
+                    self.make("restart", "cluster=indicators", f"svc={service}")
+                elif self._helped[service] == MOST_HELP + 1:
+                    print(f"{service} gets no partitions from the stand-in, making its group anew")
+                    self.make("stop", "cluster=indicators", f"svc={service}")
+                    admin = AdminClient({"bootstrap.servers": self.broker})
+                    admin.delete_consumer_groups([service])[service].result(timeout=30)
+                    self.make("up", "cluster=indicators", f"svc={service}")
+                else:
                     self._helped[service] = 0
                     pytest.skip(
                         f"the stand-in gives {service} no partitions any more; Redpanda would have to"
                     )
-                print(f"{service} was left without partitions by the stand-in, restarting it")
-                self.make("restart", "cluster=indicators", f"svc={service}")
                 del self._stranded[service]
 
     def signal_inside(self, container: str, signal: str) -> None:

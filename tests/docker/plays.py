@@ -50,7 +50,7 @@ def assert_same(clusters: Clusters, exchange: str, undisturbed: Rows) -> None:
             clusters.help_stand_in(service)
         return hours <= clusters.ta_rows(exchange, PAIRS, ("1h",)).keys()
 
-    clusters.wait_for(closed, "the hours' candles", 150)
+    clusters.wait_for(closed, "the hours' candles", 240)
     rows = clusters.ta_rows(exchange, PAIRS, TIMEFRAMES)
     assert rows.keys() == undisturbed.keys()
     assert [key for key in rows if rows[key] != undisturbed[key]] == []
