@@ -5,8 +5,11 @@ One line a coin, terms of a field separated by ``|``:
 - ``coin``: the ticker under which signals go out; ``CRYPTO`` is the market as a whole.
 - ``sure``: terms that mean the coin wherever they stand.
 - ``capital``: names that do so where they are written with a capital first letter (Tether, Ripple).
-- ``unsure``: terms that mean it where the text is about crypto or prices (Sui, Ripple, SOL).
-- ``words``: everyday words, which mean it only where the words beside them say so (Near, Flow, Dash).
+- ``unsure``: terms that mean it where the text is about crypto or prices (Sui, Ripple, SOL), tickers also
+  beside a price of their own.
+- ``words``: everyday words, offices and laws, which mean it only where the words beside them say so (Near,
+  Flow, DOGE). As tickers they need crypto, charts, a price or an amount, and no talk of offices; as names
+  they must begin their phrase, so that market Optimism is none.
 - ``not``: phrases in which its terms mean something else (Solana Beach). The longest term wins everywhere.
 
 A term without a lower-case letter is a ticker and must be written so, or in any case after a ``$``; other

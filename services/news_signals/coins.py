@@ -1,7 +1,7 @@
 """Which coins a story names, and where. Pure.
 
-Every term of the list is looked for; the longest one wins. Then the doubtful ones are judged (`judge`, by the
-words of `context`); `coin_list` explains the grades of terms.
+Every term of the list is looked for; the longest one wins. Then the doubtful ones are judged (`judge`, by
+what stands `nearby` and the words of `context`); `coin_list` explains the grades of terms.
 """
 
 from collections import defaultdict
@@ -12,7 +12,8 @@ from services.common.news import MARKET
 from services.news_signals.coin_list import GRADES, Coin, Grade, is_ticker
 from services.news_signals.context import BOTH, QUOTES
 from services.news_signals.engines.contract import Mention
-from services.news_signals.judge import LEAD_CHARS, Candidate, judge
+from services.news_signals.judge import LEAD_CHARS, judge
+from services.news_signals.nearby import Candidate
 from services.news_signals.text import Text, Token, split_term
 
 
@@ -60,9 +61,11 @@ class CoinFinder:
                         terms[tokens[0].fold].append(_Term(owner, grade, tokens, ticker))
         # An alias serves for hints too, unless it is a coin of its own.
         self._known = self._tickers | self._known
-        # Longest first; among equals a coin goes before a phrase that denies one.
+        # Longest first; among equals a coin goes before a phrase that denies one, a ticker before a name.
         self._terms = {
-            first: sorted(same, key=lambda term: (-len(term.tokens), GRADES.index(term.grade)))
+            first: sorted(
+                same, key=lambda term: (-len(term.tokens), GRADES.index(term.grade), not term.ticker)
+            )
             for first, same in terms.items()
         }
 

@@ -1,6 +1,8 @@
 """Which coins a text names, and where."""
 
+import csv
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -46,6 +48,11 @@ WORDS = [
 texts = st.lists(st.sampled_from(WORDS), max_size=30).flatmap(
     lambda words: st.sampled_from((" ", "", "  ")).map(lambda gap: gap.join(words))
 ) | st.text(max_size=200)
+
+#: Headlines that we wrote, about crypto and not, with the coins that each is about but for the market.
+HEADLINES = list(
+    csv.DictReader((Path(__file__).parent / "headlines.csv").read_text(encoding="utf-8").splitlines())
+)
 
 
 def coins(title: str, body: str = "", hints: tuple[str, ...] = ()) -> list[str]:
@@ -145,6 +152,68 @@ def test_ambiguous_names_need_their_context(title: str, expected: list[str]) -> 
     assert coins(title) == expected
 
 
+@pytest.mark.parametrize("row", HEADLINES, ids=lambda row: row["title"])
+def test_headlines_name_their_coins_and_no_others(row: dict[str, str]) -> None:
+    assert sorted(set(coins(row["title"])) - {MARKET}) == sorted(row["coins"].split())
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Near tops $8", ["NEAR"]),
+        ("Optimism slips below $2", ["OP"]),
+        ("Traders' Optimism slips below $2", []),
+        ("Market Optimism Slips as Ether Falls", ["ETH"]),
+        ("Layer 2 Optimism Slips as Ether Falls", ["OP", "ETH"]),
+        ("Upbit Lists Optimism Token", ["OP"]),
+        ("Ether Slips 4% on Optimism", ["ETH"]),
+        ("Uniswap Goes Live on Optimism", ["UNI", "OP"]),
+    ],
+)
+def test_a_name_that_is_an_everyday_word_begins_its_phrase(title: str, expected: list[str]) -> None:
+    assert coins(title) == expected
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("DOT tops $8", ["DOT"]),
+        ("DOT finally breaks out above $8", ["DOT"]),
+        ("DOT (+4.2%)", ["DOT"]),
+        ("DOT sags 11%", ["DOT"]),
+        ("DOT to $20", ["DOT"]),
+        ("DOT hits an all-time high", ["DOT"]),
+        ("DOT slips to 80 cents", ["DOT"]),
+        ("Fund sells 4,000 DOT", ["DOT"]),
+        ("Fund sells 3.5 million DOT", ["DOT"]),
+        ("DOT tops $8 billion in road grants", []),
+        ("DOT hits railway with $140M fine", []),
+        ("DOT cuts 11% of jobs", []),
+        ("DOT tests new signs: drivers save $8", []),
+        ("DOT drops 4% of airline rules", []),
+        ("A $3.5 million DOT contract", []),
+        ("DOT, ADA agree", []),
+    ],
+)
+def test_a_ticker_beside_a_price_or_an_amount_needs_no_other_context(title: str, expected: list[str]) -> None:
+    assert coins(title) == expected
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Sonic (S) explained", ["S"]),
+        ("Compound cuts COMP rewards", ["COMP"]),
+        ("Flow (FLOW) explained", ["FLOW"]),
+        ("SPX Flow (FLOW) explained", []),
+        ("Seagate (STX) climbs", []),
+        ("S may be read as a letter of S&P and U.S. crypto", [MARKET]),
+    ],
+)
+def test_a_name_and_its_ticker_speak_for_each_other(title: str, expected: list[str]) -> None:
+    assert coins(title) == expected
+
+
 @pytest.mark.parametrize(
     ("title", "expected"),
     [
@@ -155,6 +224,10 @@ def test_ambiguous_names_need_their_context(title: str, expected: list[str]) -> 
 )
 def test_a_title_in_capitals_does_not_turn_every_word_into_a_ticker(title: str, expected: list[str]) -> None:
     assert coins(title) == expected
+
+
+def test_a_letter_is_a_ticker_only_in_brackets_after_its_name() -> None:
+    assert spans("Sonic (S) leads U.S. tokens") == [("S", "Sonic"), ("S", "S")]
 
 
 def test_a_coin_that_is_certain_once_is_meant_elsewhere_too() -> None:
@@ -240,7 +313,10 @@ def test_every_sure_name_of_a_list_is_found_in_order(names: list[str]) -> None:
     assert coins(", ".join(names)) == [tickers[name] for name in names]
 
 
-@pytest.mark.parametrize("word", ["Near, ", "NEAR Near ", "$", "Bitcoin-", "Flow Link Dash "])
+@pytest.mark.parametrize(
+    "word",
+    ["Near, ", "NEAR Near ", "$", "Bitcoin-", "Flow Link Dash ", "COMP Compound ", "LINK will ", "(1,0 S "],
+)
 def test_the_longest_body_is_searched_in_well_under_a_second(word: str) -> None:
     body = (word * MAX_BODY_CHARS)[:MAX_BODY_CHARS]
     begun = time.process_time()
