@@ -7,11 +7,8 @@ had happened by then, and so had those of a correction, which only arrived late.
 `known_at_ms` by the times at which stories were *observed*, not published (`joins.py`).
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
 from operator import index
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -23,6 +20,7 @@ from services.common.timeframes import FIXED_MS, next_ms
 from services.features.arrow import arrow_schema
 from services.features.groups import SENTIMENT, FeatureGroup
 from services.features.joins import default_names, joined_names
+from services.features.losses import check_loss
 
 # Arrow's arrays are generic for the type checker only; this alias is evaluated by nobody else.
 type Values = pa.Array[Any]
@@ -31,8 +29,6 @@ type Values = pa.Array[Any]
 Label = Literal["log_return", "return", "direction"]
 
 MAX_HORIZON = 100_000
-#: More rows than any indicator takes to be warm; nulls beyond that are there for another reason.
-WARM_UP_ROWS = 200
 KNOWN_AT = Column("known_at_ms", "int", "ms", "When all features of the row were known, UTC epoch")
 _LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
     "log_return": ("ratio", "Natural log of the close {} intervals later over this close"),
@@ -42,10 +38,6 @@ _LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
         "Whether the close {} intervals later is above this one (1), below (-1) or equal (0)",
     ),
 }
-
-
-class RowsLeftOutWarning(UserWarning):
-    """A training set leaves out more rows than indicators need to be warm, though less than half of them."""
 
 
 def training_columns(
@@ -82,8 +74,8 @@ def label_returns(
     `table` needs ``close`` and `features`. The label of a row compares the close `horizon` intervals later
     with its own, as `label` says; null unless all the candles up to there are in `table`.
     Raises `QueryError` on a horizon or label that there is not, and when `dropna` would drop everything
-    because some features are null in every row, or, of features that nobody has `chosen`, most of the rows;
-    where these cost fewer rows, but more than it takes to be warm, it warns (`RowsLeftOutWarning`).
+    because some features are null in every row, or, of features that nobody has `chosen`, too much
+    (`losses.check_loss`, which also warns).
     """
     horizons = _checked(horizon, label)
     end_ms, close = _column(table, "end_ms"), _column(table, "close")
@@ -113,39 +105,8 @@ def label_returns(
             "left out by TA_INDICATORS, or without news); choose other features, or dropna=False"
         )
     if not chosen:
-        _check_loss(result, complete.num_rows, features)
+        check_loss(result, features)
     return complete
-
-
-def _check_loss(table: pa.Table, kept: int, features: Sequence[str]) -> None:
-    """Raises `QueryError` when features that nobody asked for cost most of the rows, and warns of many.
-
-    So it is after an indicator was added or enabled: old rows have nulls in it, and dropping these leaves
-    a set of the last few candles that looks like any other.
-    """
-    labels = [name for name in table.column_names if name.startswith("label_")]
-    labelled = table.select([*labels, *features]).filter(_complete(table, labels))
-    lost = labelled.num_rows - kept
-    series = table.select(["exchange", "pair"]).group_by(["exchange", "pair"]).aggregate([]).num_rows
-    if lost <= WARM_UP_ROWS * series:
-        return
-    nulls = {name: labelled[name].null_count for name in features}
-    worst = sorted((name for name in features if nulls[name]), key=lambda name: -nulls[name])
-    named = ", ".join(f"{name} ({nulls[name]})" for name in worst[:5])
-    more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
-    says = (
-        f"only {kept} of {labelled.num_rows} rows are complete: null are {named}{more}. Rows from before an "
-        "indicator was added or enabled lack it until `make rebuild` computes it; or name the features, "
-        "begin later, or give dropna=False"
-    )
-    if 2 * lost > labelled.num_rows:
-        raise QueryError(says)
-    warnings.warn(says, RowsLeftOutWarning, skip_file_prefixes=(str(Path(__file__).parent),))
-
-
-def _complete(table: pa.Table, names: Sequence[str]) -> Values:
-    """Which rows have a value in all of these columns."""
-    return reduce(pc.and_, (pc.is_valid(_column(table, name)) for name in names))
 
 
 def _checked(horizon: int | Sequence[int], label: str) -> list[int]:

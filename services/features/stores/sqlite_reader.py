@@ -131,10 +131,11 @@ class SqliteReader(SqliteTables):
         ``seconds_since_news`` to leave out these and keep quiet times, or a column of a window, such as
         ``sentiment_mean_1h``, to keep only rows with news in that window.
 
-        Where the default features would cost more than half of the rows (and more than it takes to be warm),
-        as old rows do that lack an indicator which was added or enabled later, that is an error which names
-        them: `make rebuild` computes it for old rows. Features that were asked for by name are never refused
-        for that.
+        Where the default features would cost more than half of the rows that are warm, or all of a series,
+        as old rows do that lack an indicator which was added or enabled later, that is an error which
+        names them: `make rebuild` computes it for old rows. Where they cost more than 1% of these rows, or
+        a series is not warm at all, that is a `RowsLeftOutWarning`. Features that were asked for by name are
+        never refused or warned about for that.
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
         span = Span.of(start, end, None, newest=False)
