@@ -57,7 +57,7 @@ def _cut_times(times: "pa.Array[Any]", cuts: Sequence[Time | float]) -> list[int
                 raise QueryError(f"a cut is a time or a share between 0 and 1, not {cut}")
             found.append(times[int(cut * len(times))].as_py())
         else:
-            found.append(to_ms(cut))
+            found.append(to_ms(cut, up=True))
     if any(a >= b for a, b in pairwise(found)):
         raise QueryError("the cuts must ascend, each leaving rows between it and the next")
     return found

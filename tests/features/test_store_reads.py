@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -65,8 +67,49 @@ def test_a_date_is_its_midnight_utc() -> None:
     assert iso(T0) == "2024-01-01T00:00:00.000Z"
 
 
+BETWEEN = "2023-12-31T23:59:59.9999999"
+
+
 @pytest.mark.parametrize(
-    "time", ["yesterday", "", 1_704_067_200, -1, 10**15, True, None, [], "'; DROP TABLE ta;--"]
+    "time",
+    [
+        BETWEEN,
+        datetime.fromisoformat(BETWEEN),
+        pd.Timestamp(BETWEEN),
+        pd.Timestamp(BETWEEN, tz="UTC").tz_convert("America/New_York"),
+        np.datetime64(BETWEEN),
+    ],
+)
+def test_a_time_between_two_milliseconds_lets_in_neither_what_is_later_nor_what_is_earlier(
+    store: SqliteStore, time: Any
+) -> None:
+    assert (to_ms(time), to_ms(time, up=True)) == (T0 - 1, T0)
+    store.write(TA, tuples([ta_row(start_ms=T0 - MINUTE, end_ms=T0)]))
+    assert store.history("BTC/USD", "1m", end=time).num_rows == 0
+    assert store.history("BTC/USD", "1m", time, T0).num_rows == 1
+    past = "2024-01-01T00:00:00.0000001"
+    assert store.history("BTC/USD", "1m", past).num_rows == 0
+    assert store.history("BTC/USD", "1m", past, past).num_rows == 0
+
+
+def test_times_of_numpy_and_pandas_are_utc() -> None:
+    assert to_ms(np.datetime64("2024-01")) == to_ms(pd.Timestamp("2024-01-01")) == T0
+    assert to_ms(np.datetime64("2024-01-01T00:00", "h")) == to_ms(np.int64(T0)) == T0
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("yesterday", "", 1_704_067_200, -1, 10**15, True, None, [], "'; DROP TABLE ta;--", "9" * 5_000),
+        *(
+            pd.NaT,
+            np.datetime64("NaT", "ms"),
+            np.array(["2024-01-01"], "M8[D]"),
+            1.5,
+            2**70,
+            datetime.max.replace(tzinfo=UTC),
+        ),
+    ],
 )
 def test_what_is_no_time_is_refused(time: Any) -> None:
     with pytest.raises(QueryError):

@@ -48,9 +48,9 @@ class Span(NamedTuple):
         cls, start: Time | None, end: Time | None, limit: int | None, newest: bool, after: str | None = None
     ) -> Self:
         """Raises `QueryError` on times that are none, or the wrong way round, and on a limit below 1."""
-        since = 0 if start is None else to_ms(start)
+        since = 0 if start is None else to_ms(start, up=True)
         until = 2**62 if end is None else to_ms(end)
-        if since > until:
+        if start is not None and to_ms(start) > until:
             raise QueryError(f"the start {start} is after the end {end}")
         if limit is not None and limit < 1:
             raise QueryError(f"limit must be at least 1, not {limit}")
