@@ -71,6 +71,18 @@ def test_query_of_one_series_prints_its_newest_rows_first(
     assert [line.split()[4] for line in lines[1:]] == ["02:30:00", "02:29:00", "02:28:00"]
 
 
+def test_query_of_a_pair_on_several_exchanges_wants_one_named(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with make_store(filled) as store:
+        store.write(TA, tuples(ta_row(i, exchange="zeta") for i in range(50)))
+    arguments = ["--store", str(filled), "--pair", "BTC/USD", "--timeframe", "1m"]
+    assert query.main(arguments) == 1
+    assert capsys.readouterr().err == "query: BTC/USD is on several exchanges; name one of kraken, zeta\n"
+    assert query.main([*arguments, "--exchange", "zeta"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]} == {"zeta"}
+
+
 @pytest.fixture
 def with_news(filled: Path) -> Path:
     with make_store(filled) as store:
