@@ -116,6 +116,25 @@ def test_what_is_no_time_is_refused(time: Any) -> None:
         to_ms(time)
 
 
+@pytest.mark.parametrize("limit", [0, -1, "5", 2.5, True, np.array([5]), 2**63, 2**70])
+def test_a_limit_that_is_no_number_of_rows_is_refused(filled: SqliteStore, limit: Any) -> None:
+    for ask in (
+        lambda: filled.history("BTC/USD", "1m", limit=limit),
+        lambda: filled.vector_history("BTC/USD", "1m", limit=limit),
+        lambda: filled.sql("SELECT 1", limit=limit),
+    ):
+        with pytest.raises(QueryError, match="limit must be a whole number of rows"):
+            ask()
+
+
+def test_a_limit_may_be_a_number_of_numpy(filled: SqliteStore) -> None:
+    limit: Any = np.int64(5)
+    assert filled.history("BTC/USD", "1m", limit=limit).num_rows == 5
+    assert filled.vector_history("BTC/USD", "1m", columns="close", limit=limit, newest=True).num_rows == 5
+    assert filled.sql("SELECT * FROM ta", limit=limit)[1][5:] == []
+    assert filled.history("BTC/USD", "1m", limit=2**63 - 1).num_rows == 10
+
+
 def test_limit_keeps_the_first_rows_or_the_newest_of_each_series(filled: SqliteStore) -> None:
     first = filled.history(["BTC/USD", "ETH/USD"], "1m", limit=12, exchange="kraken")
     assert first["pair"].to_pylist() == ["BTC/USD"] * 10 + ["ETH/USD"] * 2

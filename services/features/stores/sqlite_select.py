@@ -1,14 +1,18 @@
 """Which rows and columns of the SQLite store a question means."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 import apsw
 
 from services.common.errors import QueryError, UnknownSeriesError
 from services.features.groups import FeatureGroup
+from services.features.numbers import whole_number
 from services.features.stores.sqlite_schema import quoted
 from services.features.times import Time, to_ms
+
+#: What SQLite counts to.
+MAX_LIMIT = 2**63 - 1
 
 #: What is asked of each key column: one value, several, or (None) anything.
 type Filters = Mapping[str, str | Sequence[str] | None]
@@ -45,16 +49,29 @@ class Span(NamedTuple):
 
     @classmethod
     def of(
-        cls, start: Time | None, end: Time | None, limit: int | None, newest: bool, after: str | None = None
+        cls,
+        start: Time | None,
+        end: Time | None,
+        limit: SupportsIndex | None,
+        newest: bool,
+        after: str | None = None,
     ) -> Self:
         """Raises `QueryError` on times that are none, or the wrong way round, and on a limit below 1."""
         since = 0 if start is None else to_ms(start, up=True)
         until = 2**62 if end is None else to_ms(end)
         if start is not None and to_ms(start) > until:
             raise QueryError(f"the start {start} is after the end {end}")
-        if limit is not None and limit < 1:
-            raise QueryError(f"limit must be at least 1, not {limit}")
-        return cls(since, until, limit, newest, after)
+        return cls(since, until, checked_limit(limit), newest, after)
+
+
+def checked_limit(limit: SupportsIndex | None) -> int | None:
+    """How many rows, None for all. Raises `QueryError` unless it is a number of rows."""
+    if limit is None:
+        return None
+    rows = whole_number(limit)
+    if rows is None or not 1 <= rows <= MAX_LIMIT:
+        raise QueryError(f"limit must be a whole number of rows, at least 1, not {str(limit)[:40]!r}")
+    return rows
 
 
 def as_dict(group: FeatureGroup, row: tuple[Any, ...]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from services.features.stores.sqlite_select import (
     Filters,
     Span,
     as_dict,
+    checked_limit,
     matching_keys,
     newest_row,
     selected_names,
@@ -227,11 +228,12 @@ class SqliteTables:
         ``ta``, ``news_signals`` and ``sentiment`` hold the closed rows, ``ta_online``,
         ``news_signals_online`` and ``sentiment_online`` the newest row of each series.
         """
+        most = checked_limit(limit)
         with self._connection() as connection:
             try:
                 description = apsw.ext.query_info(connection, query).description
                 cursor = connection.execute(query, tuple(parameters))
-                rows = [*islice(cursor, limit)]
+                rows = [*islice(cursor, most)]
                 # The rest would be read on, and hold the transaction.
                 cursor.close(True)
             except apsw.Error as error:
