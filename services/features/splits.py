@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from services.common.errors import QueryError
 from services.features.times import Time, to_ms
-from services.features.training import intervals_later
+from services.features.training import checked_intervals, intervals_later
 
 _LABEL = re.compile(r"^label_\w+_(\d+)$")
 
@@ -33,12 +33,11 @@ def split_by_time(table: pa.Table, *cuts: Time | float, embargo: int = 0) -> lis
     horizons = [int(found[1]) for name in table.column_names if (found := _LABEL.match(name))]
     if not horizons or not {"end_ms", "timeframe"} <= {*table.column_names}:
         raise QueryError("split_by_time takes what training_set returned, with its labels")
-    if embargo < 0:
-        raise QueryError(f"embargo must not be negative, but is {embargo}")
+    more = checked_intervals("embargo", embargo, 0)
     if not table.num_rows:
         return [table] * (len(cuts) + 1)
     known: Any = table["end_ms"].combine_chunks()
-    label_end = intervals_later(known, str(table["timeframe"][0]), max(horizons) + embargo)
+    label_end = intervals_later(known, str(table["timeframe"][0]), max(horizons) + more)
     times = _cut_times(pc.unique(known).sort(), cuts)
     parts = []
     for first, last in pairwise((-1, *times, None)):

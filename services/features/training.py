@@ -8,7 +8,6 @@ had happened by then, and so had those of a correction, which only arrived late.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from operator import index
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -16,11 +15,12 @@ import pyarrow.compute as pc
 
 from services.common.columns import Column, Unit
 from services.common.errors import QueryError
-from services.common.timeframes import FIXED_MS, next_ms
+from services.common.timeframes import FIXED_MS, later_ms
 from services.features.arrow import arrow_schema
 from services.features.groups import SENTIMENT, FeatureGroup
 from services.features.joins import default_names, joined_names
 from services.features.losses import check_loss
+from services.features.numbers import whole_number
 
 # Arrow's arrays are generic for the type checker only; this alias is evaluated by nobody else.
 type Values = pa.Array[Any]
@@ -112,15 +112,19 @@ def label_returns(
 def _checked(horizon: int | Sequence[int], label: str) -> list[int]:
     if label not in get_args(Label):
         raise QueryError(f"unknown label {str(label)[:40]!r}; known: {', '.join(get_args(Label))}")
-    horizons = list(dict.fromkeys(horizon)) if isinstance(horizon, Iterable) else [horizon]
-    for places in horizons:
-        # numpy's integers have an index too, and texts have none.
-        whole = hasattr(places, "__index__") and not isinstance(places, bool)
-        if not whole or not 1 <= places <= MAX_HORIZON:
-            raise QueryError(f"horizon must be from 1 to {MAX_HORIZON} intervals, not {places!r}")
+    given = [horizon] if getattr(horizon, "ndim", None) == 0 or not isinstance(horizon, Iterable) else horizon
+    horizons = list(dict.fromkeys(checked_intervals("horizon", places, 1) for places in given))
     if not horizons:
         raise QueryError("name at least one horizon")
-    return [index(places) for places in horizons]
+    return horizons
+
+
+def checked_intervals(name: str, given: object, least: int) -> int:
+    """A number of intervals. Raises `QueryError` that calls it `name` when it is none."""
+    found = whole_number(given)
+    if found is None or not least <= found <= MAX_HORIZON:
+        raise QueryError(f"{name} must be from {least} to {MAX_HORIZON} intervals, not {str(given)[:40]!r}")
+    return found
 
 
 def _label_values(label: Label, later: Values, close: Values) -> Values:
@@ -148,14 +152,9 @@ def _ahead(values: Values, places: int) -> Values:
 
 
 def intervals_later(end_ms: Values, timeframe: str, intervals: int) -> Values:
-    """The ends of the candles so many places later, by the calendar."""
+    """The ends of the candles so many places later, by the calendar; null where it ends, in year 9999."""
     if timeframe in FIXED_MS:
         return pc.add(end_ms, pa.scalar(FIXED_MS[timeframe] * intervals, pa.int64()))
     # Months differ in length; there are few of them.
-    later = []
     ends: list[Any] = end_ms.to_pylist()
-    for end in ends:
-        for _ in range(intervals):
-            end = next_ms(end, timeframe)
-        later.append(end)
-    return pa.array(later, pa.int64())
+    return pa.array([later_ms(end, timeframe, intervals) for end in ends], pa.int64())

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,19 @@ def test_months_are_counted_by_the_calendar() -> None:
     assert train.num_rows == 4
 
 
+@pytest.mark.parametrize("embargo", [-1, 1.5, "3", None, True, 10**18, 100_001])
+def test_an_embargo_that_is_no_number_of_intervals_is_refused(embargo: Any) -> None:
+    with pytest.raises(QueryError, match="embargo must be from 0 to 100000 intervals"):
+        split_by_time(training([*range(10)]), 0.5, embargo=embargo)
+
+
+def test_where_the_calendar_ends_no_row_before_a_cut_is_far_enough_from_it() -> None:
+    train, test = split_by_time(training([*range(12)], (2,), "1M"), 0.5, embargo=100_000)
+    assert (train.num_rows, test.num_rows) == (0, 6)
+    numpys: Any = np.int64(3)
+    assert split_by_time(training([*range(12)]), 0.5, embargo=numpys)[0].num_rows == 3
+
+
 @pytest.mark.parametrize(
     ("cuts", "says"),
     [((0.8, 0.5), "ascend"), ((1.5,), "share between"), ((0.5, 0.5), "ascend"), (("soon",), "is no time")],
@@ -81,8 +95,6 @@ def test_cuts_that_make_no_sense_are_refused(cuts: tuple[Any, ...], says: str) -
 def test_a_table_without_labels_is_refused_and_an_empty_set_gives_empty_parts() -> None:
     with pytest.raises(QueryError, match="what training_set returned"):
         split_by_time(training([1]).drop_columns(["label_log_return_1"]), 0.5)
-    with pytest.raises(QueryError, match="embargo"):
-        split_by_time(training([1]), 0.5, embargo=-1)
     assert [part.num_rows for part in split_by_time(training([]), 0.5, 0.8)] == [0, 0, 0]
 
 
