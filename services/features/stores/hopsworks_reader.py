@@ -24,7 +24,15 @@ from services.features.joins import (
     sentiment_values,
 )
 from services.features.news_columns import SECONDS_SINCE_NEWS
-from services.features.stores.hopsworks_answers import limited, only, wanted_keys, with_added
+from services.features.stores.hopsworks_answers import (
+    Wanted,
+    fitting,
+    lacks_a_value,
+    limited,
+    only,
+    wanted_keys,
+    with_added,
+)
 from services.features.stores.hopsworks_client import Hopsworks
 from services.features.stores.hopsworks_tables import HopsworksTables
 from services.features.stores.hopsworks_types import ONLINE
@@ -122,17 +130,14 @@ class HopsworksReader:
     def _newest(self, group: FeatureGroup, asked: Asked) -> list[dict[str, Any]]:
         if group.name not in ONLINE:
             raise QueryError(f"{group.name} has no online rows in Hopsworks; ask for its history")
-        wanted = wanted_keys(asked, group)
-        rows = self._tables.online(group)
-        for name, values in wanted.items():
-            known = sorted({row[name] for row in rows})
-            unknown = [value for value in values if value not in known]
-            if unknown:
-                raise UnknownSeriesError(
-                    f"unknown {name} {', '.join(unknown)[:100]}; known: {', '.join(known) or 'none yet'}"
-                )
-            rows = [row for row in rows if row[name] in values]
-        return rows
+        return fitting(self._tables.online(group), wanted_keys(asked, group))
+
+    def _checked(self, table: pa.Table, group: FeatureGroup, wanted: Wanted) -> pa.Table:
+        """A history as it is. Raises `UnknownSeriesError` where it lacks what is not even online."""
+        if lacks_a_value(table, wanted):
+            # Of signals there are no online rows, but whoever has one has sentiment.
+            fitting(self._tables.online(group if group.name in ONLINE else SENTIMENT), wanted)
+        return table
 
     def history(
         self,
@@ -149,15 +154,15 @@ class HopsworksReader:
         coin: str | Sequence[str] | None = None,
         after: str | None = None,
     ) -> pa.Table:
-        """Closed rows as of the last materialization; a series without any gives an empty table."""
+        """Closed rows as of the last materialization; a series that has none yet gives an empty table."""
         span = Span.of(start, end, limit, newest, after)
         found = self._group(group)
         asked = Asked(
             {"pair": pairs, "timeframe": timeframe, "exchange": exchange, "coin": coin}, ("exchange", "coin")
         )
-        names = selected_names(found, columns)
-        table = self._tables.offline(found, names, wanted_keys(asked, found), span.start_ms, span.end_ms)
-        return limited(table, found, span)
+        names, wanted = selected_names(found, columns), wanted_keys(asked, found)
+        table = self._tables.offline(found, names, wanted, span.start_ms, span.end_ms)
+        return limited(self._checked(table, found, wanted), found, span)
 
     def vector(
         self, pair: str, timeframe: str, exchange: str | None = None, *, now: Time | None = None
@@ -263,10 +268,11 @@ class HopsworksReader:
         )
         names = list(dict.fromkeys([*TA.primary_key, *own]))
         if not added:
-            return self._tables.offline(TA, names, wanted, span.start_ms, span.end_ms)
+            table = self._tables.offline(TA, names, wanted, span.start_ms, span.end_ms)
+            return self._checked(table, TA, wanted)
         kept = [name for name in added if name != SECONDS_SINCE_NEWS.name]
         table = self._tables.joined([*names, *kept, LAST_NEWS], wanted, span.start_ms, span.end_ms)
-        return with_added(table, names, added)
+        return with_added(self._checked(table, TA, wanted), names, added)
 
     def close(self) -> None:
         """The client's connection ends with the process."""
