@@ -17,7 +17,7 @@ from services.common.columns import Column, Unit
 from services.common.errors import QueryError
 from services.common.timeframes import FIXED_MS, later_ms
 from services.features.arrow import arrow_schema
-from services.features.groups import SENTIMENT, FeatureGroup
+from services.features.groups import FeatureGroup
 from services.features.joins import default_names, joined_names
 from services.features.losses import check_loss
 from services.features.numbers import whole_number
@@ -41,18 +41,21 @@ _LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
 
 
 def training_columns(
-    group: FeatureGroup, features: Sequence[str] | None, has_news: Callable[[], bool]
+    group: FeatureGroup,
+    sentiment: FeatureGroup,
+    features: Sequence[str] | None,
+    has_news: Callable[[], bool],
 ) -> list[str]:
-    """The feature columns asked for, of `group` or of what sentiment adds to it.
+    """The feature columns asked for, of `group` or of what `sentiment` adds to it.
 
     By default all that are not null wherever nothing happened; those of sentiment only with `has_news`.
     Raises `QueryError` that names what there is.
     """
     if features is None:
         names = [name for name in group.features if name not in group.sparse]
-        return [*names, *default_names(SENTIMENT)] if has_news() else names
+        return [*names, *default_names(sentiment)] if has_news() else names
     names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
-    known = (*group.features, *joined_names(SENTIMENT))
+    known = (*group.features, *joined_names(sentiment))
     unknown = [str(name) for name in names if name not in known]
     if unknown or not names:
         raise QueryError(f"unknown feature {', '.join(unknown)[:100]}; known: {', '.join(known)}")

@@ -247,7 +247,10 @@ class HopsworksReader:
         span = Span.of(start, end, None, newest=False)
         coins = {base_coin(pair) for pair in ([pairs] if isinstance(pairs, str) else pairs)}
         names = training_columns(
-            TA, features, lambda: not coins.isdisjoint(row["coin"] for row in self._tables.online(SENTIMENT))
+            TA,
+            SENTIMENT,
+            features,
+            lambda: not coins.isdisjoint(row["coin"] for row in self._tables.online(SENTIMENT)),
         )
         table = self._joined(pairs, timeframe, exchange, span, [*names, "close"])
         return label_returns(

@@ -8,7 +8,7 @@ import apsw
 import pyarrow as pa
 
 from services.common.errors import QueryError, UnknownSeriesError
-from services.features.groups import FeatureGroup
+from services.features.groups import SENTIMENT, FeatureGroup
 from services.features.joins import (
     base_coin,
     divide_names,
@@ -143,11 +143,13 @@ class SqliteReader(SqliteTables):
         with self._connection() as connection:
             ta = self._group(connection, "ta")
             coins = [base_coin(pair) for pair in ([pairs] if isinstance(pairs, str) else pairs)]
-            names = training_columns(ta, features, lambda: self._has_news(connection, coins))
+            # Of what the file has, which another version of this code may have written.
+            sentiment = self._known(connection).groups.get(SENTIMENT.name, SENTIMENT)
+            names = training_columns(ta, sentiment, features, lambda: self._has_news(connection, coins))
             own = [name for name in names if name in ta.features]
             table = self._history(connection, ta, asked, span, selected_names(ta, [*own, "close"]))
             if len(own) < len(names):
-                sentiment = self._group(connection, "sentiment")
+                sentiment = self._group(connection, SENTIMENT.name)
                 added = divide_names(names, ta, sentiment)[1]
                 table = self._joined(connection, table, sentiment, added)
         return label_returns(
