@@ -135,6 +135,29 @@ def test_a_limit_may_be_a_number_of_numpy(filled: SqliteStore) -> None:
     assert filled.history("BTC/USD", "1m", limit=2**63 - 1).num_rows == 10
 
 
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT 1; SELECT 1, 2", "one statement, not several"),
+        ("SELECT pair FROM ta; DELETE FROM ta_1", "one statement, not several"),
+        ("", "one statement, not none"),
+        ("-- nothing", "one statement, not none"),
+        ("COMMIT", "neither begins nor ends"),
+        ("/* all */ ROLLBACK", "neither begins nor ends"),
+        ("SAVEPOINT one", "neither begins nor ends"),
+        ("SELECT ?", "bindings"),
+    ],
+)
+def test_sql_is_one_statement_that_leaves_the_transaction_alone(
+    filled: SqliteStore, query: str, says: str
+) -> None:
+    with pytest.raises(QueryError, match=f"SQL: .*{says}"):
+        filled.sql(query)
+    assert filled.sql("SELECT count(*) FROM ta; -- of all pairs;")[1] == [(24,)]
+    with pytest.raises(QueryError, match="SQL: "):
+        filled.sql("SELECT ?", [object()])
+
+
 def test_limit_keeps_the_first_rows_or_the_newest_of_each_series(filled: SqliteStore) -> None:
     first = filled.history(["BTC/USD", "ETH/USD"], "1m", limit=12, exchange="kraken")
     assert first["pair"].to_pylist() == ["BTC/USD"] * 10 + ["ETH/USD"] * 2

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self, SupportsIndex
 
 import apsw
+import apsw.ext
 
 from services.common.errors import QueryError, UnknownSeriesError
 from services.features.groups import FeatureGroup
@@ -183,3 +184,16 @@ def matching_keys(
             raise QueryError(f"name at least one {name}")
         keys = [key for key in keys if key[position] in wanted]
     return keys
+
+
+def statement_columns(connection: apsw.Connection, sql: str) -> list[str]:
+    """Names of the columns that a statement answers with. Raises `QueryError` unless it is a single one."""
+    found = apsw.ext.query_info(connection, sql, actions=True)
+    rest = found.query_remaining
+    if not found.actions or (rest and apsw.ext.query_info(connection, rest, actions=True).actions):
+        raise QueryError(f"SQL: give one statement, not {'several' if found.actions else 'none'}")
+    # What is read is one transaction, which a question has no business to end.
+    actions = {action.action_name for action in found.actions}
+    if actions & {"SQLITE_TRANSACTION", "SQLITE_SAVEPOINT"}:
+        raise QueryError("SQL: a question neither begins nor ends a transaction")
+    return [name for name, _ in found.description]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import apsw
-import apsw.ext
 import pyarrow as pa
 
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
@@ -29,6 +28,7 @@ from services.features.stores.sqlite_select import (
     matching_keys,
     newest_row,
     selected_names,
+    statement_columns,
 )
 from services.features.times import Time, to_ms
 
@@ -223,7 +223,7 @@ class SqliteTables:
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and rows of any query on the file, read-only; the first `limit` rows, by default all.
 
-        Raises `QueryError`.
+        Raises `QueryError`, also for several statements, or one that begins or ends a transaction.
 
         ``ta``, ``news_signals`` and ``sentiment`` hold the closed rows, ``ta_online``,
         ``news_signals_online`` and ``sentiment_online`` the newest row of each series.
@@ -231,14 +231,14 @@ class SqliteTables:
         most = checked_limit(limit)
         with self._connection() as connection:
             try:
-                description = apsw.ext.query_info(connection, query).description
+                names = statement_columns(connection, query)
                 cursor = connection.execute(query, tuple(parameters))
                 rows = [*islice(cursor, most)]
                 # The rest would be read on, and hold the transaction.
                 cursor.close(True)
-            except apsw.Error as error:
+            except (apsw.Error, TypeError) as error:
                 raise QueryError(f"SQL: {error}") from error
-        return [name for name, _ in description], rows
+        return names, rows
 
     def close(self) -> None:
         """Close the idle connections; a later question opens new ones."""
