@@ -75,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def store_path(given: str | None) -> Path:
-    """Path of the SQLite store that a command is to use. Raises `SettingsError`, `QueryError`."""
+    """Path of the SQLite store that a command is to use.
+
+    Raises `SettingsError`, `QueryError`, `StoreError`.
+    """
     if given is None:
         # Settings are read only when they are needed, so that a broken environment spares --store.
         from services.features.settings import FeaturesSettings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from services.common.errors import QueryError
 from services.common.messages import MAX_TIME_MS
-from services.features.numbers import whole_number
+from services.features.given import whole_number
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,10 +17,10 @@ from services.common.columns import Column, Unit
 from services.common.errors import QueryError
 from services.common.timeframes import FIXED_MS, later_ms
 from services.features.arrow import arrow_schema
+from services.features.given import several, whole_number
 from services.features.groups import FeatureGroup
 from services.features.joins import default_names, joined_names
 from services.features.losses import check_loss
-from services.features.numbers import whole_number
 
 # Arrow's arrays are generic for the type checker only; this alias is evaluated by nobody else.
 type Values = pa.Array[Any]
@@ -54,11 +54,12 @@ def training_columns(
     if features is None:
         names = [name for name in group.features if name not in group.sparse]
         return [*names, *default_names(sentiment)] if has_news() else names
-    names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
+    names = several("feature", features)
     known = (*group.features, *joined_names(sentiment))
-    unknown = [str(name) for name in names if name not in known]
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise QueryError(f"unknown feature {', '.join(unknown)[:100]}; known: {', '.join(known)}")
+        says = f"unknown feature {', '.join(unknown)[:100]}" if unknown else "name at least one feature"
+        raise QueryError(f"{says}; known: {', '.join(known)}")
     return names
 
 

@@ -202,6 +202,12 @@ def test_commands_say_that_there_is_no_store(
     assert capsys.readouterr().err.count("make demo") == 2
 
 
+def test_serve_refuses_a_port_that_there_is_not(filled: Path) -> None:
+    command = [sys.executable, "-m", "services.features.serve", "--store", str(filled), "--port", "99999"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (ran.returncode, ran.stderr) == (1, "serve: --port must be from 0 to 65535, not 99999\n")
+
+
 def test_export_writes_parquet_that_duckdb_and_polars_read(
     filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

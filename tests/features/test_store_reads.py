@@ -1,5 +1,7 @@
 """Reading: history, latest, description, and what is not there."""
 
+import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from services.common.columns import TA_COLUMNS
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
-from services.features import open_store
+from services.features import open_store, to_pandas
 from services.features.groups import GROUPS, TA
 from services.features.sentiment import SentimentWriter
 from services.features.stores.location import parse_location
@@ -116,6 +118,47 @@ def test_what_is_no_time_is_refused(time: Any) -> None:
         to_ms(time)
 
 
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda s: s.training_set(None, "1m"), "name at least one pair"),
+        (lambda s: s.training_set([], "1m"), "name at least one pair"),
+        (lambda s: s.training_set(5, "1m"), "pair is a text or several of them, not 5"),
+        (lambda s: s.history(["BTC/USD", None], "1m"), "pair is a text, not None"),
+        (lambda s: s.training_set("BTC/USD", ["1m", "1h"]), "name one timeframe, not ['1m', '1h']"),
+        (lambda s: s.training_set("BTC/USD", None), "name a timeframe"),
+        (lambda s: s.training_set("BTC/USD", "1m", features=[]), "name at least one feature; known: open"),
+        (lambda s: s.training_set("BTC/USD", "1m", features=5), "feature is a text or several"),
+        (lambda s: s.history("BTC/USD", "1m", columns=5), "column is a text or several"),
+        (lambda s: s.vector("BTC/USD", None), "name a timeframe for group ta"),
+        (lambda s: s.vector(["BTC/USD", "ETH/USD"], "1m"), "name one pair, not ['BTC/USD', 'ETH/USD']"),
+        (lambda s: s.latest(["BTC/USD", "ETH/USD"], "1m"), "name one pair, not"),
+        (lambda s: s.latest(group="sentiment", coin=["BTC", "ETH"]), "name one coin, not"),
+        (lambda s: s.describe(["ta"]), "name one group, not ['ta']"),
+        (
+            lambda s: to_pandas(s.latest("BTC/USD", "1m")),
+            "Arrow tables that a store answers with, not of a dict",
+        ),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused_with_what_it_should_be(
+    filled: SqliteStore, ask: Callable[[Any], Any], says: str
+) -> None:
+    with pytest.raises(QueryError, match=re.escape(says)):
+        ask(filled)
+
+
+def test_pairs_and_columns_may_come_in_any_collection(filled: SqliteStore) -> None:
+    pairs: list[Any] = [
+        *({"BTC/USD": 1, "ETH/USD": 2}, pd.Series(["BTC/USD", "ETH/USD"]), np.array(["ETH/USD", "BTC/USD"])),
+        (pair for pair in ("BTC/USD", "ETH/USD", "BTC/USD")),
+    ]
+    for given in pairs:
+        features = (name for name in ("close",))
+        table = filled.training_set(given, "1m", features=features, exchange="kraken")  # type: ignore[arg-type]
+        assert table["pair"].to_pylist() == ["BTC/USD"] * 9 + ["ETH/USD"] * 9
+
+
 @pytest.mark.parametrize("limit", [0, -1, "5", 2.5, True, np.array([5]), 2**63, 2**70])
 def test_a_limit_that_is_no_number_of_rows_is_refused(filled: SqliteStore, limit: Any) -> None:
     for ask in (
@@ -156,6 +199,12 @@ def test_sql_is_one_statement_that_leaves_the_transaction_alone(
     assert filled.sql("SELECT count(*) FROM ta; -- of all pairs;")[1] == [(24,)]
     with pytest.raises(QueryError, match="SQL: "):
         filled.sql("SELECT ?", [object()])
+
+
+@pytest.mark.parametrize("location", ["", "/", 5])
+def test_what_names_no_file_is_no_store(location: Any) -> None:
+    with pytest.raises(StoreError, match="a feature store is"):
+        open_store(location)
 
 
 def test_limit_keeps_the_first_rows_or_the_newest_of_each_series(filled: SqliteStore) -> None:

@@ -8,10 +8,11 @@ import pyarrow.compute as pc
 
 from services.common.errors import QueryError, UnknownSeriesError
 from services.features.arrow import arrow_schema
+from services.features.asked import Asked
 from services.features.groups import SENTIMENT, FeatureGroup
 from services.features.joins import LAST_NEWS
 from services.features.news_columns import SECONDS_SINCE_NEWS
-from services.features.stores.sqlite_select import Asked, Span
+from services.features.stores.sqlite_select import Span
 
 #: Values wanted of key columns; a column that is not named may have any.
 type Wanted = dict[str, list[str]]
@@ -19,13 +20,7 @@ type Wanted = dict[str, list[str]]
 
 def wanted_keys(asked: Asked, group: FeatureGroup) -> Wanted:
     """The values asked for of the group's key. Raises `QueryError`."""
-    wanted: Wanted = {}
-    for name, values in asked.filters(group).items():
-        if values is not None:
-            wanted[name] = [values] if isinstance(values, str) else list(dict.fromkeys(values))
-            if not wanted[name]:
-                raise QueryError(f"name at least one {name}")
-    return wanted
+    return {name: values for name, values in asked.filters(group).items() if values is not None}
 
 
 def fitting(rows: Sequence[dict[str, Any]], wanted: Wanted) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from typing import Any, Self
 import pyarrow as pa
 
 from services.common.errors import QueryError, UnknownSeriesError
+from services.features.asked import Asked
+from services.features.given import several, single
 from services.features.groups import GROUPS, INGESTED, SENTIMENT, TA, FeatureGroup
 from services.features.hopsworks_settings import HopsworksSettings
 from services.features.joins import (
@@ -36,7 +38,7 @@ from services.features.stores.hopsworks_answers import (
 from services.features.stores.hopsworks_client import Hopsworks
 from services.features.stores.hopsworks_tables import HopsworksTables
 from services.features.stores.hopsworks_types import ONLINE
-from services.features.stores.sqlite_select import Asked, Span, selected_names
+from services.features.stores.sqlite_select import Span, selected_names
 from services.features.times import Time, to_ms
 from services.features.training import Label, label_returns, training_columns
 from services.features.windows import LONGEST_MS
@@ -63,7 +65,7 @@ class HopsworksReader:
         return dict(GROUPS)
 
     def _group(self, name: str) -> FeatureGroup:
-        if name not in GROUPS:
+        if single("group", name) not in GROUPS:
             raise UnknownSeriesError(f"unknown feature group {name!r}; known: {', '.join(GROUPS)}")
         return GROUPS[name]
 
@@ -111,7 +113,7 @@ class HopsworksReader:
     ) -> dict[str, Any] | None:
         """The newest closed row of a series; `QueryError` for `news_signals`, which is offline only."""
         asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange, "coin": coin}
-        rows = self._newest(self._group(group), Asked(asked, ("exchange",)))
+        rows = self._newest(self._group(group), Asked(asked, ("exchange",), of_one=True))
         return only(rows, pair)
 
     def latest_all(
@@ -171,6 +173,8 @@ class HopsworksReader:
 
         Where sentiment has changed since that end, it is read offline, as of the last materialization.
         """
+        asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange}
+        Asked(asked, ("exchange",), of_one=True).filters(TA)
         return only(self.vectors(pair, timeframe, exchange, now=now), pair)
 
     def vectors(
@@ -223,10 +227,8 @@ class HopsworksReader:
     ) -> pa.Table:
         """Rows of the feature view: `ta`, each row with the sentiment of its end."""
         span = Span.of(start, end, limit, newest)
-        if columns is None:
-            columns = (*TA.names, *joined_names(SENTIMENT))
-        elif isinstance(columns, str):
-            columns = (columns,)
+        everything = (*TA.names, *joined_names(SENTIMENT))
+        columns = everything if columns is None else several("column", columns)
         table = self._joined(pairs, timeframe, exchange, span, columns)
         return limited(table.select(list(dict.fromkeys((*TA.primary_key, *columns)))), TA, span)
 
@@ -245,7 +247,8 @@ class HopsworksReader:
     ) -> pa.Table:
         """What the SQLite store gives for the same rows, from the feature view; see `SqliteReader`."""
         span = Span.of(start, end, None, newest=False)
-        coins = {base_coin(pair) for pair in ([pairs] if isinstance(pairs, str) else pairs)}
+        pairs, timeframe = several("pair", pairs), single("timeframe", timeframe)
+        coins = {base_coin(pair) for pair in pairs}
         names = training_columns(
             TA,
             SENTIMENT,

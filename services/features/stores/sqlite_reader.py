@@ -8,7 +8,9 @@ import apsw
 import pyarrow as pa
 
 from services.common.errors import QueryError, UnknownSeriesError
-from services.features.groups import SENTIMENT, FeatureGroup
+from services.features.asked import Asked
+from services.features.given import several, single
+from services.features.groups import SENTIMENT, TA, FeatureGroup
 from services.features.joins import (
     base_coin,
     divide_names,
@@ -17,7 +19,7 @@ from services.features.joins import (
     sentiment_values,
     with_sentiment,
 )
-from services.features.stores.sqlite_select import Asked, Span, selected_names
+from services.features.stores.sqlite_select import Span, selected_names
 from services.features.stores.sqlite_tables import SqliteTables
 from services.features.times import Time, to_ms
 from services.features.training import Label, label_returns, training_columns
@@ -37,6 +39,8 @@ class SqliteReader(SqliteTables):
         `training_set` says. None where the series has no row yet.
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
+        asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange}
+        Asked(asked, ("exchange",), of_one=True).filters(TA)
         found = self.vectors(pair, timeframe, exchange, now=now)
         if len(found) > 1:
             names = ", ".join(str(row["exchange"]) for row in found)
@@ -86,10 +90,8 @@ class SqliteReader(SqliteTables):
         asked = Asked({"pair": pairs, "timeframe": timeframe, "exchange": exchange}, ("exchange",))
         with self._connection() as connection:
             ta, sentiment = (self._group(connection, name) for name in ("ta", "sentiment"))
-            if columns is None:
-                columns = (*ta.names, *joined_names(sentiment))
-            elif isinstance(columns, str):
-                columns = (columns,)
+            everything = (*ta.names, *joined_names(sentiment))
+            columns = everything if columns is None else several("column", columns)
             own, added = divide_names(columns, ta, sentiment)
             names = selected_names(ta, own)
             table = self._history(connection, ta, asked, span, names)
@@ -139,10 +141,12 @@ class SqliteReader(SqliteTables):
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
         span = Span.of(start, end, None, newest=False)
+        # Once, since whatever gives them may do so a single time.
+        pairs, timeframe = several("pair", pairs), single("timeframe", timeframe)
         asked = Asked({"pair": pairs, "timeframe": timeframe, "exchange": exchange}, ("exchange",))
         with self._connection() as connection:
             ta = self._group(connection, "ta")
-            coins = [base_coin(pair) for pair in ([pairs] if isinstance(pairs, str) else pairs)]
+            coins = [base_coin(pair) for pair in pairs]
             # Of what the file has, which another version of this code may have written.
             sentiment = self._known(connection).groups.get(SENTIMENT.name, SENTIMENT)
             names = training_columns(ta, sentiment, features, lambda: self._has_news(connection, coins))

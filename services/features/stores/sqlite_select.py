@@ -1,42 +1,20 @@
 """Which rows and columns of the SQLite store a question means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, SupportsIndex
 
 import apsw
 import apsw.ext
 
 from services.common.errors import QueryError, UnknownSeriesError
+from services.features.asked import Filters
+from services.features.given import several, whole_number
 from services.features.groups import FeatureGroup
-from services.features.numbers import whole_number
 from services.features.stores.sqlite_schema import quoted
 from services.features.times import Time, to_ms
 
 #: What SQLite counts to.
 MAX_LIMIT = 2**63 - 1
-
-#: What is asked of each key column: one value, several, or (None) anything.
-type Filters = Mapping[str, str | Sequence[str] | None]
-
-
-class Asked(NamedTuple):
-    """What a question says of keys; the columns in `optional` may be left open (None: all may)."""
-
-    values: Filters
-    optional: tuple[str, ...] | None = None
-
-    def filters(self, group: FeatureGroup) -> Filters:
-        """The values for the group's key. Raises `QueryError` when they are of another key, or lack one."""
-        foreign = [name for name, value in self.values.items() if value is not None and name not in group.key]
-        if foreign:
-            raise QueryError(f"group {group.name} has no {foreign[0]}; its key is {', '.join(group.key)}")
-        if self.optional is not None:
-            lacking = [
-                name for name in group.key if name not in self.optional and self.values.get(name) is None
-            ]
-            if lacking:
-                raise QueryError(f"name a {' and a '.join(lacking)} for group {group.name}")
-        return {name: self.values.get(name) for name in group.key}
 
 
 class Span(NamedTuple):
@@ -85,10 +63,8 @@ def as_dict(group: FeatureGroup, row: tuple[Any, ...]) -> dict[str, Any]:
 
 def selected_names(group: FeatureGroup, columns: Sequence[str] | None) -> list[str]:
     """What names a row, and the asked columns. Raises `QueryError` that names all columns."""
-    if isinstance(columns, str):
-        columns = (columns,)
-    asked = group.names if columns is None else columns
-    unknown = [str(name) for name in asked if name not in group.names]
+    asked = group.names if columns is None else several("column", columns)
+    unknown = [name for name in asked if name not in group.names]
     if unknown:
         raise QueryError(
             f"unknown column {', '.join(unknown)[:100]} in group {group.name}; "
@@ -172,16 +148,14 @@ def matching_keys(
     for name, asked in filters.items():
         if asked is None:
             continue
-        wanted = {asked} if isinstance(asked, str) else set(asked)
+        wanted = {*asked}
         position = group.key.index(name)
         known = sorted({key[position] for key in keys})
-        unknown = sorted(str(value) for value in wanted.difference(known))
+        unknown = sorted(wanted.difference(known))
         if unknown:
             raise UnknownSeriesError(
                 f"unknown {name} {', '.join(unknown)[:100]}; known: {', '.join(known) or 'none yet'}"
             )
-        if not wanted:
-            raise QueryError(f"name at least one {name}")
         keys = [key for key in keys if key[position] in wanted]
     return keys
 

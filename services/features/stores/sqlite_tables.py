@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
 from services.features.arrow import arrow_schema
+from services.features.asked import Asked, Filters
+from services.features.given import single
 from services.features.groups import GROUPS, FeatureGroup
 from services.features.stores.sqlite_connection import open_reader
 from services.features.stores.sqlite_describe import describe_group
@@ -20,8 +22,6 @@ from services.features.stores.sqlite_layers import Catalog, Layers
 from services.features.stores.sqlite_rolled import rolled_folder
 from services.features.stores.sqlite_schema import check_tables, load_groups
 from services.features.stores.sqlite_select import (
-    Asked,
-    Filters,
     Span,
     as_dict,
     checked_limit,
@@ -77,7 +77,7 @@ class SqliteTables:
 
     def _group(self, connection: apsw.Connection, name: str) -> FeatureGroup:
         groups = self._known(connection).groups
-        if name not in groups:
+        if single("group", name) not in groups:
             known = ", ".join(groups) or "none yet"
             hint = "; the features service adds it when it next writes this file" if name in GROUPS else ""
             raise UnknownSeriesError(f"unknown feature group {name!r}; known: {known}{hint}")
@@ -126,7 +126,7 @@ class SqliteTables:
         asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange, "coin": coin}
         with self._connection() as connection:
             found = self._group(connection, group)
-            rows = self._newest(connection, found, Asked(asked, ("exchange",)))
+            rows = self._newest(connection, found, Asked(asked, ("exchange",), of_one=True))
         if len(rows) > 1:
             names = ", ".join(str(row["exchange"]) for row in rows)
             raise QueryError(f"{pair} is on several exchanges; name one of {names}")
