@@ -1,4 +1,4 @@
-"""Dividing a training set by time, so that no part's labels reach into the next. Pure."""
+"""Dividing a training set by time, so that no part's labels look past the cut behind it. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -19,8 +19,9 @@ def split_by_time(table: pa.Table, *cuts: Time | float, embargo: int = 0) -> lis
     """Parts of a training set, one more than there are cuts, oldest first, each as ordered as the set is.
 
     A cut is a time, or a share between 0 and 1 of the distinct times in the set. Rows from a cut on are in
-    the next part. A row whose label looks past the end of its part is in none: the closes it was made from
-    are the next part's. `embargo` leaves out that many more intervals before each cut.
+    the next part. A row whose label looks past the cut behind it is in no part. The close at the cut itself
+    is in both: as the last that labels of the one look at, and as the close of the first row of the other,
+    when it is known. `embargo` leaves out that many more intervals before each cut.
 
     >>> train, validation, test = split_by_time(training, 0.7, 0.85)       # doctest: +SKIP
 

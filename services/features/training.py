@@ -1,10 +1,12 @@
 """Training sets: what was known at a time, and what came after it. Pure.
 
 The rule against look-ahead: a feature column holds only what was known at the row's `known_at_ms`; only
-the label looks ahead, and never past the end of the asked range, so that a set that ends where another
-begins shares nothing with it. For `ta` rows `known_at_ms` is the end of the candle: every trade in it
-had happened by then, and so had those of a correction, which only arrived late. Sentiment joins as of
-`known_at_ms` by the times at which stories were *observed*, not published (`joins.py`).
+the label looks ahead, and never past the end of the asked range. Of a set that ends at a time and one that
+begins there, both have the row of that time; the earlier one's has no label and leaves with the nulls, so
+that what they share is its close: the last that the earlier labels look at, and known when the later set
+begins. For `ta` rows `known_at_ms` is the end of the candle: every trade in it had happened by then, and so
+had those of a correction, which only arrived late. Sentiment joins as of `known_at_ms` by the times at which
+stories were *observed*, not published (`joins.py`).
 """
 
 from collections.abc import Callable, Iterable, Sequence

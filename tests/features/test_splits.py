@@ -1,4 +1,4 @@
-"""Parts of a training set share no close: neither as a feature's time nor inside a label."""
+"""No label of a part looks past the cut behind it: of the closes, parts share the one at the cut alone."""
 
 import random
 from typing import Any
@@ -56,6 +56,13 @@ def test_an_embargo_leaves_out_more_before_each_cut() -> None:
     train, test = split_by_time(training([*range(20)]), "2024-01-01T00:10", embargo=4)
     assert ends_of(train) == [1, 2, 3, 4, 5]
     assert ends_of(test)[0] == 10
+
+
+def test_the_close_at_a_cut_is_the_only_one_of_both_parts_and_not_with_an_embargo() -> None:
+    for embargo, shared in ((0, {10}), (1, set())):
+        train, test = split_by_time(training([*range(20)], (3,)), T0 + 10 * MINUTE, embargo=embargo)
+        closes = [{end + of for end in ends_of(part) for of in (0, 3)} for part in (train, test)]
+        assert closes[0] & closes[1] == shared
 
 
 def test_several_series_are_cut_at_the_same_time() -> None:
