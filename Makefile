@@ -42,8 +42,8 @@ backfill: install ## Fill the store with history: pairs=BTC/USD since=2024-01-01
 	@$(PY) -m services.backfill.main $(foreach name,$(BACKFILL),$(if $($(name)),--$(name) '$($(name))'))
 
 STORE := $(or $(store),$(if $(wildcard .demo/features.sqlite),.demo/features.sqlite,store/features.sqlite))
-query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [coin=BTC] [describe=ta] [sql="SELECT …"] [store=FILE]
-	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(coin),--coin '$(coin)') $(if $(describe),--describe '$(describe)') $(if $(value sql),--sql "$$QUERY")
+query: install ## Show the newest features: [pair=BTC/USD timeframe=1h] [exchange=kraken] [coin=BTC] [describe=ta] [sql="SELECT …"] [store=FILE]
+	@$(PY) -m services.features.query --store '$(STORE)' $(if $(pair),--pair '$(pair)') $(if $(timeframe),--timeframe '$(timeframe)') $(if $(exchange),--exchange '$(exchange)') $(if $(coin),--coin '$(coin)') $(if $(describe),--describe '$(describe)') $(if $(value sql),--sql "$$QUERY")
 query: export QUERY = $(value sql)
 
 serve: install ## Serve a store over HTTP, without broker or services: [store=FILE] [port=8004]

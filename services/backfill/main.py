@@ -20,6 +20,7 @@ from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.errors import ServiceError, SettingsError, SourceError
 from services.common.history_report import HistoryReport, load_report
 from services.common.settings import BrokerSettings
+from services.demo.indicators import chosen_indicators, told
 from services.demo.processes import Cluster, DemoError, own_folder
 from services.features import open_store
 
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         source = source_settings(asked, folder / "state")
+        indicators = chosen_indicators()
+        sys.stdout.write(told(indicators))
         own_broker = os.environ.get("KAFKA_BROKERS")
         with own_folder(folder), nullcontext() if own_broker else EmbeddedBroker() as broker:
             common = broker_env(os.environ, broker.address if broker else None)
@@ -48,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             forget_other_brokers(folder / "state", name)
             cluster = Cluster(folder, common)
             try:
-                return run(cluster, source, folder, asked.store.resolve(), common["KAFKA_TOPIC_SUFFIX"])
+                suffix = common["KAFKA_TOPIC_SUFFIX"]
+                return run(cluster, source, folder, asked.store.resolve(), indicators, suffix)
             finally:
                 cluster.stop()
     except (SettingsError, SourceError) as error:
@@ -87,12 +91,22 @@ def broker_env(environ: Mapping[str, str], embedded: str | None) -> dict[str, st
     return own | {name: value for name, value in environ.items() if name.startswith("KAFKA_")}
 
 
-def run(cluster: Cluster, source: SourceService, folder: Path, store: Path, suffix: str = SUFFIX) -> int:
+def run(
+    cluster: Cluster,
+    source: SourceService,
+    folder: Path,
+    store: Path,
+    indicators: Sequence[str],
+    suffix: str = SUFFIX,
+) -> int:
     """Start the services, wait for their end and say what came of it. Raises `DemoError`."""
     began = time.monotonic()
     report_path = source.report_path(suffix)
     report_path.unlink(missing_ok=True)
-    services = [cluster.start(name, {}) for name in CHAIN[CHAIN.index(source.name) + 1 : -1]]
+    chosen = {"ta": {"INDICATORS": ",".join(indicators)}}
+    services = [
+        cluster.start(name, chosen.get(name, {})) for name in CHAIN[CHAIN.index(source.name) + 1 : -1]
+    ]
     services.append(cluster.start(CHAIN[-1], {"STORE_PATH": str(store)}))
     cluster.wait_until_up()
     first = cluster.start(source.name, source.settings)

@@ -4,7 +4,7 @@ Every timeframe is aligned to the UTC calendar: days start at 00:00, weeks on Mo
 first. Times are epoch milliseconds; an interval is ``[start_ms, end_ms)``.
 """
 
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from typing import Literal, get_args
 
 Timeframe = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w", "1M"]
@@ -58,6 +58,17 @@ def next_ms(start_ms: int, timeframe: str) -> int:
         # 31 days and a bit after the first of a month always lies in the next month.
         return floor_ms(start_ms + 31 * DAY_MS + DAY_MS // 2, "1M")
     return start_ms + FIXED_MS[timeframe]
+
+
+def later_ms(start_ms: int, timeframe: str, intervals: int) -> int | None:
+    """Start of the interval so many places after the one that starts at `start_ms`; None after year 9999."""
+    if timeframe == "1M":
+        day = datetime.fromtimestamp(start_ms // 1000, UTC)
+        years, month = divmod(day.month - 1 + intervals, 12)
+        if day.year + years > MAXYEAR:
+            return None
+        return int(datetime(day.year + years, month + 1, 1, tzinfo=UTC).timestamp()) * 1000
+    return start_ms + intervals * FIXED_MS[timeframe]
 
 
 def is_aligned(start_ms: int, end_ms: int, timeframe: str) -> bool:

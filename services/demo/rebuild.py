@@ -12,6 +12,7 @@ import requests
 
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
 from services.common.errors import ServiceError
+from services.demo.indicators import chosen_indicators, told
 from services.demo.processes import Cluster, DemoError, Service
 from services.demo.progress import Progress, total
 from services.features.rebuild import check_whole
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         check_whole(store)
+        indicators = chosen_indicators()
+        sys.stdout.write(told(indicators))
         with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
             common = {
                 **EMBEDDED_ENV,
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             cluster = Cluster(Path(folder), common)
             try:
-                run(cluster, store, asked.pair or [])
+                run(cluster, store, asked.pair or [], indicators)
             finally:
                 cluster.stop()
     except (DemoError, ServiceError) as error:
@@ -56,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(cluster: Cluster, store: Path, pairs: Sequence[str]) -> None:
+def run(cluster: Cluster, store: Path, pairs: Sequence[str], indicators: Sequence[str]) -> None:
     """Start the services and the source, and wait until all have ended. Raises `DemoError`."""
-    services = [cluster.start("ta", {}), cluster.start("features", {"STORE_PATH": str(store)})]
+    ta = cluster.start("ta", {"INDICATORS": ",".join(indicators)})
+    services = [ta, cluster.start("features", {"STORE_PATH": str(store)})]
     cluster.wait_until_up()
     options = [option for pair in pairs for option in ("--pair", pair)]
     source = ("services.features.rebuild", "--store", str(store), *options)

@@ -7,8 +7,8 @@ Data scientists start here: ``from services.features import open_store``. Answer
 from typing import TYPE_CHECKING
 
 from services.features.frames import to_pandas, to_polars
+from services.features.losses import RowsLeftOutWarning
 from services.features.splits import split_by_time
-from services.features.training import RowsLeftOutWarning
 
 if TYPE_CHECKING:
     from os import PathLike

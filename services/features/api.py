@@ -28,7 +28,7 @@ from services.features.questions import (
     listed,
     only_known_parameters,
     problems,
-    time_of,
+    range_of,
 )
 from services.features.responses import (
     CoinHistory,
@@ -120,7 +120,7 @@ def build_router(
         with problems():
             # A page is a page of one series, so an ambiguous one must be told apart first.
             store().latest(pair, timeframe, exchange)
-            first, last = time_of(since), time_of(until)
+            first, last = range_of(since, until)
             table = store().vector_history(
                 pair, timeframe, first, last, listed(columns), exchange, limit=limit + 1
             )
@@ -183,7 +183,7 @@ def build_router(
         with problems():
             # A page is a page of one series, so an ambiguous one must be told apart first.
             store().latest(pair, timeframe, exchange, group, coin=coin)
-            first, last = time_of(since), time_of(until)
+            first, last = range_of(since, until)
             table = store().history(
                 *(pair, timeframe, first, last, listed(columns), exchange),
                 limit=limit + 1,

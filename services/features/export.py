@@ -1,8 +1,8 @@
 """`python -m services.features.export --out DIR` writes the closed rows as Parquet files.
 
 One file a series, partitioned the way DuckDB, Polars, pandas and Spark read without being told:
-``DIR/ta/exchange=kraken/pair=BTC%2FUSD/timeframe=1m/ta_1.parquet``, and a coin's news beside it in
-``DIR/sentiment/coin=BTC/sentiment_1.parquet``.
+``DIR/ta/exchange=kraken/pair=BTC%2FUSD/timeframe=1m/ta.parquet``, and a coin's news beside it in
+``DIR/sentiment/coin=BTC/sentiment.parquet``. The version of a group is in each file's metadata.
 """
 
 import argparse
@@ -63,7 +63,9 @@ def export(
         folder = out / group / key_folder(described.key, [*key.values()])
         pages = _pages(store, described, key, start, end)
         try:
-            done = _write(folder / f"{described.table}.parquet", pages, described.key)
+            done = _write(folder / f"{group}.parquet", pages, described)
+            if done is not None:
+                _remove_others(done.path, group)
         except OSError as error:
             raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
         if done is not None:
@@ -112,20 +114,29 @@ def _pages(
             since = last + 1
 
 
-def _write(path: Path, pages: Iterator[pa.Table], key: Sequence[str]) -> Written | None:
+def _write(path: Path, pages: Iterator[pa.Table], group: FeatureGroup) -> Written | None:
+    key = list(group.key)
     first = next(pages, None)
     if first is None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     rows = 0
-    schema = first.drop_columns(list(key)).schema
+    metadata = {"feature_group": group.name, "feature_group_version": str(group.version)}
+    schema = first.drop_columns(key).schema.with_metadata(metadata)
     with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
         for page in (first, *pages):
-            writer.write_table(page.drop_columns(list(key)))
+            writer.write_table(page.drop_columns(key))
             rows += page.num_rows
     unfinished.replace(path)
     return Written(path, rows, path.stat().st_size)
+
+
+def _remove_others(path: Path, group: str) -> None:
+    """Remove what an export of before left under a name with a version: readers would take both files."""
+    for other in path.parent.glob(f"{group}_*.parquet"):
+        if other.stem.removeprefix(f"{group}_").isdecimal():
+            other.unlink(missing_ok=True)
 
 
 def _export(store: SqliteReader, group: str, asked: argparse.Namespace) -> list[Written]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from services.common.errors import QueryError
+
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
@@ -16,7 +18,14 @@ _TIME: Any = pa.timestamp("ms", tz="UTC")
 
 
 def with_times(table: pa.Table) -> pa.Table:
-    """Epoch milliseconds as UTC timestamps, without a copy: ``end_ms`` becomes ``end``, and so on."""
+    """Epoch milliseconds as UTC timestamps, without a copy: ``end_ms`` becomes ``end``, and so on.
+
+    Raises `QueryError` on anything but a table.
+    """
+    if not isinstance(table, pa.Table):
+        raise QueryError(
+            f"frames are made of the Arrow tables that a store answers with, not of a {type(table).__name__}"
+        )
     for position, field in enumerate(table.schema):
         if _is_time(field):
             renamed = pa.field(field.name.removesuffix("_ms"), _TIME, field.nullable, field.metadata)

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m services.features.query",
         description="Print the newest feature vector of each series and the newest sentiment of its coins, "
-        "the newest rows of one series (--pair and --timeframe, or --coin), or the answer to SQL (tables: "
-        "ta, news_signals, sentiment, and each with _online).",
+        "the newest rows of one series (--pair and --timeframe, with --exchange where several have the pair, "
+        "or --coin), or the answer to SQL (tables: ta, news_signals, sentiment, and each with _online).",
     )
     parser.add_argument("--pair", help="like BTC/USD")
     parser.add_argument("--timeframe", help="like 1m")
@@ -75,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def store_path(given: str | None) -> Path:
-    """Path of the SQLite store that a command is to use. Raises `SettingsError`, `QueryError`."""
+    """Path of the SQLite store that a command is to use.
+
+    Raises `SettingsError`, `QueryError`, `StoreError`.
+    """
     if given is None:
         # Settings are read only when they are needed, so that a broken environment spares --store.
         from services.features.settings import FeaturesSettings
@@ -90,8 +93,13 @@ def store_path(given: str | None) -> Path:
 def newest(
     store: SqliteReader, pair: str | None, timeframe: str | None, exchange: str | None, limit: int
 ) -> list[dict[str, Any]]:
-    """The newest row of each series that fits; of one pair and timeframe, its newest closed rows."""
+    """The newest row of each series that fits; of one pair and timeframe, its newest closed rows.
+
+    Raises `QueryError` where these are on several exchanges.
+    """
     if pair is not None and timeframe is not None:
+        # On several exchanges that is several series, of which `limit` would show the last one's rows.
+        store.latest(pair, timeframe, exchange)
         table = store.history(pair, timeframe, exchange=exchange, limit=limit, newest=True)
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows[::-1]

@@ -108,6 +108,6 @@ def listed(columns: str | None) -> list[str] | None:
     return None if columns is None else columns.split(",")
 
 
-def time_of(text: str | None) -> int | None:
-    """Epoch milliseconds of a time that may be missing. Raises `QueryError`."""
-    return None if text is None else to_ms(text)
+def range_of(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Epoch milliseconds of the ends of a range, which may be open. Raises `QueryError`."""
+    return None if since is None else to_ms(since, up=True), None if until is None else to_ms(until)

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from services.common.errors import ServiceError
+from services.common.errors import QueryError, ServiceError
 from services.common.health import Health
 from services.common.http import HttpServer, build_http_app
 from services.common.metrics import Metrics
@@ -27,6 +27,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
+        if not 0 <= arguments.port <= 65_535:
+            raise QueryError(f"--port must be from 0 to 65535, not {arguments.port}")
         settings = FeaturesSettings.load()
         kind, path = parse_location(arguments.store)
         # Opened here once, so that a wrong path is an error now and not at the first request.

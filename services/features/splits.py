@@ -1,4 +1,4 @@
-"""Dividing a training set by time, so that no part's labels reach into the next. Pure."""
+"""Dividing a training set by time, so that no part's labels look past the cut behind it. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from services.common.errors import QueryError
 from services.features.times import Time, to_ms
-from services.features.training import intervals_later
+from services.features.training import checked_intervals, intervals_later
 
 _LABEL = re.compile(r"^label_\w+_(\d+)$")
 
@@ -19,8 +19,9 @@ def split_by_time(table: pa.Table, *cuts: Time | float, embargo: int = 0) -> lis
     """Parts of a training set, one more than there are cuts, oldest first, each as ordered as the set is.
 
     A cut is a time, or a share between 0 and 1 of the distinct times in the set. Rows from a cut on are in
-    the next part. A row whose label looks past the end of its part is in none: the closes it was made from
-    are the next part's. `embargo` leaves out that many more intervals before each cut.
+    the next part. A row whose label looks past the cut behind it is in no part. The close at the cut itself
+    is in both: as the last that labels of the one look at, and as the close of the first row of the other,
+    when it is known. `embargo` leaves out that many more intervals before each cut.
 
     >>> train, validation, test = split_by_time(training, 0.7, 0.85)       # doctest: +SKIP
 
@@ -33,12 +34,11 @@ def split_by_time(table: pa.Table, *cuts: Time | float, embargo: int = 0) -> lis
     horizons = [int(found[1]) for name in table.column_names if (found := _LABEL.match(name))]
     if not horizons or not {"end_ms", "timeframe"} <= {*table.column_names}:
         raise QueryError("split_by_time takes what training_set returned, with its labels")
-    if embargo < 0:
-        raise QueryError(f"embargo must not be negative, but is {embargo}")
+    more = checked_intervals("embargo", embargo, 0)
     if not table.num_rows:
         return [table] * (len(cuts) + 1)
     known: Any = table["end_ms"].combine_chunks()
-    label_end = intervals_later(known, str(table["timeframe"][0]), max(horizons) + embargo)
+    label_end = intervals_later(known, str(table["timeframe"][0]), max(horizons) + more)
     times = _cut_times(pc.unique(known).sort(), cuts)
     parts = []
     for first, last in pairwise((-1, *times, None)):
@@ -57,7 +57,7 @@ def _cut_times(times: "pa.Array[Any]", cuts: Sequence[Time | float]) -> list[int
                 raise QueryError(f"a cut is a time or a share between 0 and 1, not {cut}")
             found.append(times[int(cut * len(times))].as_py())
         else:
-            found.append(to_ms(cut))
+            found.append(to_ms(cut, up=True))
     if any(a >= b for a, b in pairwise(found)):
         raise QueryError("the cuts must ascend, each leaving rows between it and the next")
     return found

@@ -1,17 +1,15 @@
 """Training sets: what was known at a time, and what came after it. Pure.
 
 The rule against look-ahead: a feature column holds only what was known at the row's `known_at_ms`; only
-the label looks ahead, and never past the end of the asked range, so that a set that ends where another
-begins shares nothing with it. For `ta` rows `known_at_ms` is the end of the candle: every trade in it
-had happened by then, and so had those of a correction, which only arrived late. Sentiment joins as of
-`known_at_ms` by the times at which stories were *observed*, not published (`joins.py`).
+the label looks ahead, and never past the end of the asked range. Of a set that ends at a time and one that
+begins there, both have the row of that time; the earlier one's has no label and leaves with the nulls, so
+that what they share is its close: the last that the earlier labels look at, and known when the later set
+begins. For `ta` rows `known_at_ms` is the end of the candle: every trade in it had happened by then, and so
+had those of a correction, which only arrived late. Sentiment joins as of `known_at_ms` by the times at which
+stories were *observed*, not published (`joins.py`).
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
-from operator import index
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -19,10 +17,12 @@ import pyarrow.compute as pc
 
 from services.common.columns import Column, Unit
 from services.common.errors import QueryError
-from services.common.timeframes import FIXED_MS, next_ms
+from services.common.timeframes import FIXED_MS, later_ms
 from services.features.arrow import arrow_schema
-from services.features.groups import SENTIMENT, FeatureGroup
+from services.features.given import several, whole_number
+from services.features.groups import FeatureGroup
 from services.features.joins import default_names, joined_names
+from services.features.losses import check_loss
 
 # Arrow's arrays are generic for the type checker only; this alias is evaluated by nobody else.
 type Values = pa.Array[Any]
@@ -31,8 +31,6 @@ type Values = pa.Array[Any]
 Label = Literal["log_return", "return", "direction"]
 
 MAX_HORIZON = 100_000
-#: More rows than any indicator takes to be warm; nulls beyond that are there for another reason.
-WARM_UP_ROWS = 200
 KNOWN_AT = Column("known_at_ms", "int", "ms", "When all features of the row were known, UTC epoch")
 _LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
     "log_return": ("ratio", "Natural log of the close {} intervals later over this close"),
@@ -44,26 +42,26 @@ _LABEL_TEXTS: dict[Label, tuple[Unit, str]] = {
 }
 
 
-class RowsLeftOutWarning(UserWarning):
-    """A training set leaves out more rows than indicators need to be warm, though less than half of them."""
-
-
 def training_columns(
-    group: FeatureGroup, features: Sequence[str] | None, has_news: Callable[[], bool]
+    group: FeatureGroup,
+    sentiment: FeatureGroup,
+    features: Sequence[str] | None,
+    has_news: Callable[[], bool],
 ) -> list[str]:
-    """The feature columns asked for, of `group` or of what sentiment adds to it.
+    """The feature columns asked for, of `group` or of what `sentiment` adds to it.
 
     By default all that are not null wherever nothing happened; those of sentiment only with `has_news`.
     Raises `QueryError` that names what there is.
     """
     if features is None:
         names = [name for name in group.features if name not in group.sparse]
-        return [*names, *default_names(SENTIMENT)] if has_news() else names
-    names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
-    known = (*group.features, *joined_names(SENTIMENT))
-    unknown = [str(name) for name in names if name not in known]
+        return [*names, *default_names(sentiment)] if has_news() else names
+    names = several("feature", features)
+    known = (*group.features, *joined_names(sentiment))
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise QueryError(f"unknown feature {', '.join(unknown)[:100]}; known: {', '.join(known)}")
+        says = f"unknown feature {', '.join(unknown)[:100]}" if unknown else "name at least one feature"
+        raise QueryError(f"{says}; known: {', '.join(known)}")
     return names
 
 
@@ -82,8 +80,8 @@ def label_returns(
     `table` needs ``close`` and `features`. The label of a row compares the close `horizon` intervals later
     with its own, as `label` says; null unless all the candles up to there are in `table`.
     Raises `QueryError` on a horizon or label that there is not, and when `dropna` would drop everything
-    because some features are null in every row, or, of features that nobody has `chosen`, most of the rows;
-    where these cost fewer rows, but more than it takes to be warm, it warns (`RowsLeftOutWarning`).
+    because some features are null in every row, or, of features that nobody has `chosen`, too much
+    (`losses.check_loss`, which also warns).
     """
     horizons = _checked(horizon, label)
     end_ms, close = _column(table, "end_ms"), _column(table, "close")
@@ -113,53 +111,26 @@ def label_returns(
             "left out by TA_INDICATORS, or without news); choose other features, or dropna=False"
         )
     if not chosen:
-        _check_loss(result, complete.num_rows, features)
+        check_loss(result, features)
     return complete
-
-
-def _check_loss(table: pa.Table, kept: int, features: Sequence[str]) -> None:
-    """Raises `QueryError` when features that nobody asked for cost most of the rows, and warns of many.
-
-    So it is after an indicator was added or enabled: old rows have nulls in it, and dropping these leaves
-    a set of the last few candles that looks like any other.
-    """
-    labels = [name for name in table.column_names if name.startswith("label_")]
-    labelled = table.select([*labels, *features]).filter(_complete(table, labels))
-    lost = labelled.num_rows - kept
-    series = table.select(["exchange", "pair"]).group_by(["exchange", "pair"]).aggregate([]).num_rows
-    if lost <= WARM_UP_ROWS * series:
-        return
-    nulls = {name: labelled[name].null_count for name in features}
-    worst = sorted((name for name in features if nulls[name]), key=lambda name: -nulls[name])
-    named = ", ".join(f"{name} ({nulls[name]})" for name in worst[:5])
-    more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
-    says = (
-        f"only {kept} of {labelled.num_rows} rows are complete: null are {named}{more}. Rows from before an "
-        "indicator was added or enabled lack it until `make rebuild` computes it; or name the features, "
-        "begin later, or give dropna=False"
-    )
-    if 2 * lost > labelled.num_rows:
-        raise QueryError(says)
-    warnings.warn(says, RowsLeftOutWarning, skip_file_prefixes=(str(Path(__file__).parent),))
-
-
-def _complete(table: pa.Table, names: Sequence[str]) -> Values:
-    """Which rows have a value in all of these columns."""
-    return reduce(pc.and_, (pc.is_valid(_column(table, name)) for name in names))
 
 
 def _checked(horizon: int | Sequence[int], label: str) -> list[int]:
     if label not in get_args(Label):
         raise QueryError(f"unknown label {str(label)[:40]!r}; known: {', '.join(get_args(Label))}")
-    horizons = list(dict.fromkeys(horizon)) if isinstance(horizon, Iterable) else [horizon]
-    for places in horizons:
-        # numpy's integers have an index too, and texts have none.
-        whole = hasattr(places, "__index__") and not isinstance(places, bool)
-        if not whole or not 1 <= places <= MAX_HORIZON:
-            raise QueryError(f"horizon must be from 1 to {MAX_HORIZON} intervals, not {places!r}")
+    given = [horizon] if getattr(horizon, "ndim", None) == 0 or not isinstance(horizon, Iterable) else horizon
+    horizons = list(dict.fromkeys(checked_intervals("horizon", places, 1) for places in given))
     if not horizons:
         raise QueryError("name at least one horizon")
-    return [index(places) for places in horizons]
+    return horizons
+
+
+def checked_intervals(name: str, given: object, least: int) -> int:
+    """A number of intervals. Raises `QueryError` that calls it `name` when it is none."""
+    found = whole_number(given)
+    if found is None or not least <= found <= MAX_HORIZON:
+        raise QueryError(f"{name} must be from {least} to {MAX_HORIZON} intervals, not {str(given)[:40]!r}")
+    return found
 
 
 def _label_values(label: Label, later: Values, close: Values) -> Values:
@@ -187,14 +158,9 @@ def _ahead(values: Values, places: int) -> Values:
 
 
 def intervals_later(end_ms: Values, timeframe: str, intervals: int) -> Values:
-    """The ends of the candles so many places later, by the calendar."""
+    """The ends of the candles so many places later, by the calendar; null where it ends, in year 9999."""
     if timeframe in FIXED_MS:
         return pc.add(end_ms, pa.scalar(FIXED_MS[timeframe] * intervals, pa.int64()))
     # Months differ in length; there are few of them.
-    later = []
     ends: list[Any] = end_ms.to_pylist()
-    for end in ends:
-        for _ in range(intervals):
-            end = next_ms(end, timeframe)
-        later.append(end)
-    return pa.array(later, pa.int64())
+    return pa.array([later_ms(end, timeframe, intervals) for end in ends], pa.int64())

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common.timeframes import PARENT_OF, TIMEFRAMES, floor_ms, is_aligned, next_ms
+from services.common.timeframes import PARENT_OF, TIMEFRAMES, floor_ms, is_aligned, later_ms, next_ms
 
 times = st.integers(0, 4_102_444_800_000)
 names = st.sampled_from(TIMEFRAMES)
@@ -32,3 +32,17 @@ def test_weeks_begin_on_monday_and_months_on_the_first() -> None:
     after = datetime.fromtimestamp(next_ms(floor_ms(time_ms, "1M"), "1M") / 1000, UTC)
     assert (week.date().isoformat(), week.weekday()) == ("2024-02-26", 0)
     assert (month.date().isoformat(), after.date().isoformat()) == ("2024-02-01", "2024-03-01")
+
+
+@given(times, names, st.integers(0, 40))
+def test_intervals_later_is_as_many_times_the_next_one(time_ms: int, timeframe: str, places: int) -> None:
+    start_ms = expected = floor_ms(time_ms, timeframe)
+    for _ in range(places):
+        expected = next_ms(expected, timeframe)
+    assert later_ms(start_ms, timeframe, places) == expected
+
+
+def test_there_is_no_month_after_the_year_9999() -> None:
+    last = int(datetime(9999, 12, 1, tzinfo=UTC).timestamp() * 1000)
+    assert later_ms(0, "1M", 8_030 * 12 - 1) == last
+    assert later_ms(last, "1M", 1) is None

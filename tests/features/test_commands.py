@@ -6,14 +6,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from loguru import logger
 
+from services.common.columns import Column
 from services.common.errors import SettingsError
 from services.common.health import Health
 from services.common.metrics import Metrics
@@ -65,6 +69,18 @@ def test_query_of_one_series_prints_its_newest_rows_first(
     assert query.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[4] for line in lines[1:]] == ["02:30:00", "02:29:00", "02:28:00"]
+
+
+def test_query_of_a_pair_on_several_exchanges_wants_one_named(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with make_store(filled) as store:
+        store.write(TA, tuples(ta_row(i, exchange="zeta") for i in range(50)))
+    arguments = ["--store", str(filled), "--pair", "BTC/USD", "--timeframe", "1m"]
+    assert query.main(arguments) == 1
+    assert capsys.readouterr().err == "query: BTC/USD is on several exchanges; name one of kraken, zeta\n"
+    assert query.main([*arguments, "--exchange", "zeta"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]} == {"zeta"}
 
 
 @pytest.fixture
@@ -186,13 +202,19 @@ def test_commands_say_that_there_is_no_store(
     assert capsys.readouterr().err.count("make demo") == 2
 
 
+def test_serve_refuses_a_port_that_there_is_not(filled: Path) -> None:
+    command = [sys.executable, "-m", "services.features.serve", "--store", str(filled), "--port", "99999"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (ran.returncode, ran.stderr) == (1, "serve: --port must be from 0 to 65535, not 99999\n")
+
+
 def test_export_writes_parquet_that_duckdb_and_polars_read(
     filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert export.main(["--store", str(filled), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    file = out / "ta" / "exchange=kraken" / "pair=BTC%2FUSD" / "timeframe=1m" / "ta_1.parquet"
+    file = out / "ta" / "exchange=kraken" / "pair=BTC%2FUSD" / "timeframe=1m" / "ta.parquet"
     assert str(file) in printed
     assert "301 rows in 3 files" in printed
     with duckdb.connect() as connection:
@@ -213,6 +235,34 @@ def test_an_exported_file_holds_exactly_the_history(filled: Path, tmp_path: Path
     # Read as a file: as a path its folders would add the key.
     assert pq.read_table(io.BytesIO(written.path.read_bytes())).equals(expected)
     assert written.rows == 150
+
+
+def test_an_export_of_a_new_version_leaves_one_file_a_series_that_every_reader_takes(
+    filled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with SqliteReader(filled) as store:
+        (written,) = export.export(store, out, pairs=["BTC/USD"], timeframes=["1m"])
+    # As exports of before named it, and what somebody else put there.
+    before = written.path.rename(written.path.with_name("ta_1.parquet"))
+    other = before.with_name("ta_notes.txt")
+    other.write_text("mine")
+    column = Column("moon_phase", "float", "ratio", "A new indicator", nullable=True)
+    second = replace(TA, version=2, columns=(*TA.columns, column))
+    with make_store(filled, [second]) as store:
+        for moon in (0.5, 0.25):
+            store.write(second, [(*row, moon) for row in tuples([ta_row(0)])])
+            (written,) = export.export(store, out, pairs=["BTC/USD"], timeframes=["1m"])
+            metadata: Any = pq.read_schema(written.path).metadata
+            assert metadata[b"feature_group_version"] == b"2"
+    assert sorted(path.name for path in written.path.parent.iterdir()) == ["ta.parquet", "ta_notes.txt"]
+    other.unlink()
+    assert len(pd.read_parquet(out / "ta")) == 150
+    hours = pl.scan_parquet(f"{out}/ta/**/*.parquet", hive_partitioning=True).collect()
+    assert hours["moon_phase"].drop_nulls().to_list() == [0.25]
+    with duckdb.connect() as connection:
+        sql = f"SELECT count(*) FROM read_parquet('{out}/ta/**/*.parquet', hive_partitioning = true)"
+        assert connection.execute(sql).fetchall() == [(150,)]
 
 
 def test_an_export_of_many_pages_neither_loses_nor_repeats_rows(
@@ -238,7 +288,7 @@ def test_export_writes_news_and_sentiment_by_coin(
     out = tmp_path / "out"
     assert export.main(["--store", str(with_news), "--out", str(out)]) == 0
     assert exported(out)[:4] == [
-        f"{group}/coin={coin}/{group}_1.parquet"
+        f"{group}/coin={coin}/{group}.parquet"
         for group in ("news_signals", "sentiment")
         for coin in ("BTC", "SOL")
     ]
@@ -249,7 +299,7 @@ def test_export_writes_news_and_sentiment_by_coin(
     ]
     with SqliteReader(with_news) as store:
         expected = store.history(group="news_signals", coin="SOL").drop_columns(["coin"])
-    file = (out / "news_signals" / "coin=SOL" / "news_signals_1.parquet").read_bytes()
+    file = (out / "news_signals" / "coin=SOL" / "news_signals.parquet").read_bytes()
     assert pq.read_table(io.BytesIO(file)).equals(expected)
 
 

@@ -211,6 +211,10 @@ def test_the_answers_are_those_of_sqlite_on_the_same_rows(
         (lambda s: s.latest("BTC/USD", "1m"), QueryError, "kraken, zeta"),
         (lambda s: s.latest(group="news_signals", coin="BTC"), QueryError, "ask for its history"),
         (lambda s: s.history("BTC/USD", "1m", columns=["moon"]), QueryError, "known: exchange"),
+        (lambda s: s.training_set(None, "1m"), QueryError, "name at least one pair"),
+        (lambda s: s.training_set("BTC/USD", ["1m"]), QueryError, "name one timeframe"),
+        (lambda s: s.vector(["BTC/USD"], "1m"), QueryError, "name one pair"),
+        (lambda s: s.latest("BTC/USD", ["1m"]), QueryError, "name one timeframe"),
         (lambda s: s.history([], "1m"), QueryError, "at least one pair"),
         (lambda s: s.describe("moon"), UnknownSeriesError, "known: ta"),
         (lambda s: s.training_set("BTC/USD", "1m", features=["moon"]), QueryError, "unknown feature"),
@@ -221,6 +225,31 @@ def test_what_cannot_be_answered_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         ask(readers[1])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda s: s.history("DOGE/USD", "1m"),
+        lambda s: s.history("ETH/USD", "1m", exchange="zeta"),
+        lambda s: s.history("ETH/USD", "5m", limit=1),
+        lambda s: s.history(["BTC/USD", "btc/usd"], "1m"),
+        lambda s: s.history(group="sentiment", coin="DOGE"),
+        lambda s: s.history(group="news_signals", coin=["DOGE", "BTC"]),
+        lambda s: s.vector_history("DOGE/USD", "1m"),
+        lambda s: s.training_set(["DOGE/USD", "BTC/USD"], "1m", features=["close"]),
+        lambda s: s.training_set("DOGE/USD", "1m"),
+    ],
+)
+def test_a_series_that_there_is_not_is_refused_as_sqlite_does(
+    readers: tuple[Reader, Reader], ask: Callable[[Reader], Any]
+) -> None:
+    refused = []
+    for reader in readers:
+        with pytest.raises(UnknownSeriesError, match=r"unknown \w+ .*; known: ") as error:
+            ask(reader)
+        refused.append(str(error.value))
+    assert refused[0] == refused[1]
 
 
 def test_vectors_read_the_sentiment_of_a_coin_once_and_not_its_whole_history(

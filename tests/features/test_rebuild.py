@@ -3,18 +3,24 @@
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 import pytest
 import talib
 
+from services.common.columns import INDICATOR_NAMES
 from services.common.history import begins, ending
 from services.common.messages import Candle
+from services.demo import indicators
 from services.demo import rebuild as demo_rebuild
+from services.demo.processes import Cluster, DemoError
 from services.features import open_store, rebuild
 from services.features.groups import NEWS_SIGNALS, SENTIMENT, TA
 from services.features.stores.hopsworks_outbox import Outbox
@@ -94,6 +100,59 @@ def test_a_working_copy_is_not_rebuilt_from_its_last_days(
     error = capsys.readouterr().err
     assert "working copy of another store" in error
     assert "last days of ta_1" in error
+
+
+class Noted(Cluster):
+    """Notes the settings that services are given, and starts none."""
+
+    given: ClassVar[dict[str, Mapping[str, str]]] = {}
+
+    def start(self, service: str, settings: Mapping[str, str], *_: Any, **__: Any) -> Any:
+        self.given[service] = settings
+
+    def wait_until_up(self) -> None:
+        raise DemoError("enough seen")
+
+
+@pytest.mark.parametrize(
+    ("exported", "in_file", "chosen", "says"),
+    [
+        ("", "", INDICATOR_NAMES, ""),
+        ("rsi_14, obv", "", ("rsi_14", "obv"), "chooses 2 of 43 indicators: rsi_14, obv; the others"),
+        ("", "rsi_14", ("rsi_14",), "chooses 1 of 43 indicators: rsi_14; the others"),
+        ("obv", "rsi_14", ("obv",), "chooses 1 of 43"),
+    ],
+)
+def test_what_the_live_service_leaves_null_is_not_computed_for_old_candles(
+    old: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    exported: str,
+    in_file: str,
+    chosen: tuple[str, ...],
+    says: str,
+) -> None:
+    env_file = old.with_name(".env")
+    env_file.write_text(f"TA_INDICATORS={in_file}\nTA_HTTP_PORT=8003\n" if in_file else "# none\n")
+    monkeypatch.setenv("TA_INDICATORS", exported)
+    monkeypatch.setenv("TA_HTTP_PORT", "1")
+    monkeypatch.setattr(indicators, "ENV_FILE", env_file)
+    monkeypatch.setattr(demo_rebuild, "EmbeddedBroker", lambda: nullcontext(SimpleNamespace(address="a:1")))
+    monkeypatch.setattr(demo_rebuild, "Cluster", Noted)
+    assert demo_rebuild.main(["--store", str(old)]) == 1
+    assert Noted.given["ta"] == {"INDICATORS": ",".join(chosen)}
+    captured = capsys.readouterr()
+    assert says in captured.out
+    assert bool(captured.out) == bool(says)
+    assert "enough seen" in captured.err
+
+
+def test_an_indicator_that_there_is_not_is_refused_before_anything_starts(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TA_INDICATORS", "rsi_15")
+    assert demo_rebuild.main(["--store", str(old)]) == 1
+    assert "unknown indicator rsi_15" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(170)

@@ -120,6 +120,24 @@ def test_what_indicators_take_to_be_warm_is_no_reason_to_refuse_a_training_set(p
         assert store.training_set(["BTC/USD", "ETH/USD"], "1m").num_rows == 18
 
 
+def test_a_training_set_has_the_sentiment_of_the_file_and_not_of_the_code(old: Path) -> None:
+    mean = Column("sentiment_mean_7d", "float", "score", "Of seven days", nullable=True)
+    newer = replace(
+        SENTIMENT,
+        version=2,
+        columns=(*SENTIMENT.columns, mean),
+        sparse=(*SENTIMENT.sparse, mean.name),
+    )
+    renewed(old, (newer,)).close()
+    with SqliteReader(old) as reader:
+        names = ["close", "news_count_15m", mean.name]
+        table = reader.training_set("BTC/USD", "1m", features=names, dropna=False)
+        assert table["news_count_15m"].to_pylist() == [1] * 10
+        assert table[mean.name].null_count == 10
+        with pytest.raises(QueryError, match=r"unknown feature news_count_7d; known: .*sentiment_mean_7d"):
+            reader.training_set("BTC/USD", "1m", features=["news_count_7d"])
+
+
 def test_a_reader_that_was_open_before_sees_the_new_version(old: Path) -> None:
     with SqliteReader(old) as reader:
         assert reader.history("BTC/USD", "1m").num_rows == 10

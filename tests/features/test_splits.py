@@ -1,8 +1,9 @@
-"""Parts of a training set share no close: neither as a feature's time nor inside a label."""
+"""No label of a part looks past the cut behind it: of the closes, parts share the one at the cut alone."""
 
 import random
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -57,6 +58,13 @@ def test_an_embargo_leaves_out_more_before_each_cut() -> None:
     assert ends_of(test)[0] == 10
 
 
+def test_the_close_at_a_cut_is_the_only_one_of_both_parts_and_not_with_an_embargo() -> None:
+    for embargo, shared in ((0, {10}), (1, set())):
+        train, test = split_by_time(training([*range(20)], (3,)), T0 + 10 * MINUTE, embargo=embargo)
+        closes = [{end + of for end in ends_of(part) for of in (0, 3)} for part in (train, test)]
+        assert closes[0] & closes[1] == shared
+
+
 def test_several_series_are_cut_at_the_same_time() -> None:
     both = pa.concat_tables([training([*range(10)]), training([*range(5, 15)])])
     train, test = split_by_time(both, T0 + 8 * MINUTE)
@@ -67,6 +75,19 @@ def test_several_series_are_cut_at_the_same_time() -> None:
 def test_months_are_counted_by_the_calendar() -> None:
     train, _ = split_by_time(training([*range(12)], (2,), "1M"), "2024-07-01")
     assert train.num_rows == 4
+
+
+@pytest.mark.parametrize("embargo", [-1, 1.5, "3", None, True, 10**18, 100_001])
+def test_an_embargo_that_is_no_number_of_intervals_is_refused(embargo: Any) -> None:
+    with pytest.raises(QueryError, match="embargo must be from 0 to 100000 intervals"):
+        split_by_time(training([*range(10)]), 0.5, embargo=embargo)
+
+
+def test_where_the_calendar_ends_no_row_before_a_cut_is_far_enough_from_it() -> None:
+    train, test = split_by_time(training([*range(12)], (2,), "1M"), 0.5, embargo=100_000)
+    assert (train.num_rows, test.num_rows) == (0, 6)
+    numpys: Any = np.int64(3)
+    assert split_by_time(training([*range(12)]), 0.5, embargo=numpys)[0].num_rows == 3
 
 
 @pytest.mark.parametrize(
@@ -81,8 +102,6 @@ def test_cuts_that_make_no_sense_are_refused(cuts: tuple[Any, ...], says: str) -
 def test_a_table_without_labels_is_refused_and_an_empty_set_gives_empty_parts() -> None:
     with pytest.raises(QueryError, match="what training_set returned"):
         split_by_time(training([1]).drop_columns(["label_log_return_1"]), 0.5)
-    with pytest.raises(QueryError, match="embargo"):
-        split_by_time(training([1]), 0.5, embargo=-1)
     assert [part.num_rows for part in split_by_time(training([]), 0.5, 0.8)] == [0, 0, 0]
 
 

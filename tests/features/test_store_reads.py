@@ -1,16 +1,20 @@
 """Reading: history, latest, description, and what is not there."""
 
+import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
 from services.common.columns import TA_COLUMNS
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
-from services.features import open_store
+from services.features import open_store, to_pandas
 from services.features.groups import GROUPS, TA
 from services.features.sentiment import SentimentWriter
 from services.features.stores.location import parse_location
@@ -65,12 +69,142 @@ def test_a_date_is_its_midnight_utc() -> None:
     assert iso(T0) == "2024-01-01T00:00:00.000Z"
 
 
+BETWEEN = "2023-12-31T23:59:59.9999999"
+
+
 @pytest.mark.parametrize(
-    "time", ["yesterday", "", 1_704_067_200, -1, 10**15, True, None, [], "'; DROP TABLE ta;--"]
+    "time",
+    [
+        BETWEEN,
+        datetime.fromisoformat(BETWEEN),
+        pd.Timestamp(BETWEEN),
+        pd.Timestamp(BETWEEN, tz="UTC").tz_convert("America/New_York"),
+        np.datetime64(BETWEEN),
+    ],
+)
+def test_a_time_between_two_milliseconds_lets_in_neither_what_is_later_nor_what_is_earlier(
+    store: SqliteStore, time: Any
+) -> None:
+    assert (to_ms(time), to_ms(time, up=True)) == (T0 - 1, T0)
+    store.write(TA, tuples([ta_row(start_ms=T0 - MINUTE, end_ms=T0)]))
+    assert store.history("BTC/USD", "1m", end=time).num_rows == 0
+    assert store.history("BTC/USD", "1m", time, T0).num_rows == 1
+    past = "2024-01-01T00:00:00.0000001"
+    assert store.history("BTC/USD", "1m", past).num_rows == 0
+    assert store.history("BTC/USD", "1m", past, past).num_rows == 0
+
+
+def test_times_of_numpy_and_pandas_are_utc() -> None:
+    assert to_ms(np.datetime64("2024-01")) == to_ms(pd.Timestamp("2024-01-01")) == T0
+    assert to_ms(np.datetime64("2024-01-01T00:00", "h")) == to_ms(np.int64(T0)) == T0
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("yesterday", "", 1_704_067_200, -1, 10**15, True, None, [], "'; DROP TABLE ta;--", "9" * 5_000),
+        *(
+            pd.NaT,
+            np.datetime64("NaT", "ms"),
+            np.array(["2024-01-01"], "M8[D]"),
+            1.5,
+            2**70,
+            datetime.max.replace(tzinfo=UTC),
+        ),
+    ],
 )
 def test_what_is_no_time_is_refused(time: Any) -> None:
     with pytest.raises(QueryError):
         to_ms(time)
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda s: s.training_set(None, "1m"), "name at least one pair"),
+        (lambda s: s.training_set([], "1m"), "name at least one pair"),
+        (lambda s: s.training_set(5, "1m"), "pair is a text or several of them, not 5"),
+        (lambda s: s.history(["BTC/USD", None], "1m"), "pair is a text, not None"),
+        (lambda s: s.training_set("BTC/USD", ["1m", "1h"]), "name one timeframe, not ['1m', '1h']"),
+        (lambda s: s.training_set("BTC/USD", None), "name a timeframe"),
+        (lambda s: s.training_set("BTC/USD", "1m", features=[]), "name at least one feature; known: open"),
+        (lambda s: s.training_set("BTC/USD", "1m", features=5), "feature is a text or several"),
+        (lambda s: s.history("BTC/USD", "1m", columns=5), "column is a text or several"),
+        (lambda s: s.vector("BTC/USD", None), "name a timeframe for group ta"),
+        (lambda s: s.vector(["BTC/USD", "ETH/USD"], "1m"), "name one pair, not ['BTC/USD', 'ETH/USD']"),
+        (lambda s: s.latest(["BTC/USD", "ETH/USD"], "1m"), "name one pair, not"),
+        (lambda s: s.latest(group="sentiment", coin=["BTC", "ETH"]), "name one coin, not"),
+        (lambda s: s.describe(["ta"]), "name one group, not ['ta']"),
+        (
+            lambda s: to_pandas(s.latest("BTC/USD", "1m")),
+            "Arrow tables that a store answers with, not of a dict",
+        ),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused_with_what_it_should_be(
+    filled: SqliteStore, ask: Callable[[Any], Any], says: str
+) -> None:
+    with pytest.raises(QueryError, match=re.escape(says)):
+        ask(filled)
+
+
+def test_pairs_and_columns_may_come_in_any_collection(filled: SqliteStore) -> None:
+    pairs: list[Any] = [
+        *({"BTC/USD": 1, "ETH/USD": 2}, pd.Series(["BTC/USD", "ETH/USD"]), np.array(["ETH/USD", "BTC/USD"])),
+        (pair for pair in ("BTC/USD", "ETH/USD", "BTC/USD")),
+    ]
+    for given in pairs:
+        features = (name for name in ("close",))
+        table = filled.training_set(given, "1m", features=features, exchange="kraken")  # type: ignore[arg-type]
+        assert table["pair"].to_pylist() == ["BTC/USD"] * 9 + ["ETH/USD"] * 9
+
+
+@pytest.mark.parametrize("limit", [0, -1, "5", 2.5, True, np.array([5]), 2**63, 2**70])
+def test_a_limit_that_is_no_number_of_rows_is_refused(filled: SqliteStore, limit: Any) -> None:
+    for ask in (
+        lambda: filled.history("BTC/USD", "1m", limit=limit),
+        lambda: filled.vector_history("BTC/USD", "1m", limit=limit),
+        lambda: filled.sql("SELECT 1", limit=limit),
+    ):
+        with pytest.raises(QueryError, match="limit must be a whole number of rows"):
+            ask()
+
+
+def test_a_limit_may_be_a_number_of_numpy(filled: SqliteStore) -> None:
+    limit: Any = np.int64(5)
+    assert filled.history("BTC/USD", "1m", limit=limit).num_rows == 5
+    assert filled.vector_history("BTC/USD", "1m", columns="close", limit=limit, newest=True).num_rows == 5
+    assert filled.sql("SELECT * FROM ta", limit=limit)[1][5:] == []
+    assert filled.history("BTC/USD", "1m", limit=2**63 - 1).num_rows == 10
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT 1; SELECT 1, 2", "one statement, not several"),
+        ("SELECT pair FROM ta; DELETE FROM ta_1", "one statement, not several"),
+        ("", "one statement, not none"),
+        ("-- nothing", "one statement, not none"),
+        ("COMMIT", "neither begins nor ends"),
+        ("/* all */ ROLLBACK", "neither begins nor ends"),
+        ("SAVEPOINT one", "neither begins nor ends"),
+        ("SELECT ?", "bindings"),
+    ],
+)
+def test_sql_is_one_statement_that_leaves_the_transaction_alone(
+    filled: SqliteStore, query: str, says: str
+) -> None:
+    with pytest.raises(QueryError, match=f"SQL: .*{says}"):
+        filled.sql(query)
+    assert filled.sql("SELECT count(*) FROM ta; -- of all pairs;")[1] == [(24,)]
+    with pytest.raises(QueryError, match="SQL: "):
+        filled.sql("SELECT ?", [object()])
+
+
+@pytest.mark.parametrize("location", ["", "/", 5])
+def test_what_names_no_file_is_no_store(location: Any) -> None:
+    with pytest.raises(StoreError, match="a feature store is"):
+        open_store(location)
 
 
 def test_limit_keeps_the_first_rows_or_the_newest_of_each_series(filled: SqliteStore) -> None:

@@ -71,6 +71,13 @@ def test_months_of_different_length_are_contiguous(store: SqliteStore) -> None:
     assert table["rsi_14"].to_pylist() == [0, 1]
 
 
+def test_a_label_months_beyond_the_calendar_is_null(store: SqliteStore) -> None:
+    write(store, [0, 1, 2], timeframe="1M")
+    table = store.training_set("BTC/USD", "1M", features=["rsi_14"], horizon=[1, 100_000], dropna=False)
+    assert table["label_log_return_1"].null_count == 1
+    assert table["label_log_return_100000"].null_count == 3
+
+
 def test_dropna_leaves_only_complete_rows(store: SqliteStore) -> None:
     store.write(TA, tuples([ta_row(0), ta_row(1, rsi_14=1.0), ta_row(2, rsi_14=2.0)]))
     table = store.training_set("BTC/USD", "1m", features=["rsi_14"])
@@ -118,6 +125,9 @@ def test_a_training_set_of_an_empty_range_is_empty(store: SqliteStore) -> None:
         ({"horizon": "12"}, "horizon"),
         ({"horizon": 1.5}, "horizon"),
         ({"horizon": True}, "horizon"),
+        ({"horizon": None}, "horizon"),
+        ({"horizon": [[1]]}, "horizon"),
+        ({"horizon": np.array(0)}, "horizon"),
         ({"label": "sharpe"}, "known: log_return, return, direction"),
     ],
 )

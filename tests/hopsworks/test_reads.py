@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.common.errors import StoreError
+from services.common.errors import StoreError, UnknownSeriesError
 from services.features.groups import GROUPS
 from services.features.settings import FeaturesSettings
 from services.features.stores.contract import Reader
@@ -163,6 +163,22 @@ def test_the_clients_answers_become_those_of_sqlite(
         assert answer.to_pylist() == expected.to_pylist()
     else:
         assert answer == expected
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda s: s.history("DOGE/USD", "1m"),
+        lambda s: s.history(group="news_signals", coin="DOGE"),
+        lambda s: s.training_set(["BTC/USD", "btc/usd"], "1m", features=NAMES),
+    ],
+)
+def test_a_series_that_there_is_not_is_refused(
+    readers: tuple[Reader, Reader], ask: Callable[[Reader], Any]
+) -> None:
+    for reader in readers:
+        with pytest.raises(UnknownSeriesError, match=r"unknown (pair|coin) .*; known: BTC"):
+            ask(reader)
 
 
 def test_keys_and_times_are_filtered_in_hopsworks_and_only_asked_columns_are_read(

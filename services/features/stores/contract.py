@@ -15,9 +15,9 @@ class Reader(Protocol):
     """Questions to a feature store. All raise `StoreError` when it cannot be read.
 
     Pairs are written ``BTC/USD`` and coins ``BTC``. Times are given as epoch milliseconds, datetimes,
-    dates or ISO texts (UTC unless they carry a zone) and come back as epoch milliseconds. An unknown
-    group, pair, timeframe, exchange or coin raises `UnknownSeriesError`, anything else that cannot be
-    answered `QueryError`; both name what there is.
+    dates or ISO texts (UTC unless they carry a zone), numpy's and pandas' too, and come back as epoch
+    milliseconds. An unknown group, pair, timeframe, exchange or coin raises `UnknownSeriesError`, anything
+    else that cannot be answered `QueryError`; both name what there is.
     """
 
     def groups(self) -> dict[str, FeatureGroup]:

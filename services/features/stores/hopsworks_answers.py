@@ -6,12 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.common.errors import QueryError
+from services.common.errors import QueryError, UnknownSeriesError
 from services.features.arrow import arrow_schema
+from services.features.asked import Asked
 from services.features.groups import SENTIMENT, FeatureGroup
 from services.features.joins import LAST_NEWS
 from services.features.news_columns import SECONDS_SINCE_NEWS
-from services.features.stores.sqlite_select import Asked, Span
+from services.features.stores.sqlite_select import Span
 
 #: Values wanted of key columns; a column that is not named may have any.
 type Wanted = dict[str, list[str]]
@@ -19,13 +20,26 @@ type Wanted = dict[str, list[str]]
 
 def wanted_keys(asked: Asked, group: FeatureGroup) -> Wanted:
     """The values asked for of the group's key. Raises `QueryError`."""
-    wanted: Wanted = {}
-    for name, values in asked.filters(group).items():
-        if values is not None:
-            wanted[name] = [values] if isinstance(values, str) else list(dict.fromkeys(values))
-            if not wanted[name]:
-                raise QueryError(f"name at least one {name}")
-    return wanted
+    return {name: values for name, values in asked.filters(group).items() if values is not None}
+
+
+def fitting(rows: Sequence[dict[str, Any]], wanted: Wanted) -> list[dict[str, Any]]:
+    """The newest rows of the series asked for. Raises `UnknownSeriesError` for a value that no series has."""
+    found = list(rows)
+    for name, values in wanted.items():
+        known = sorted({row[name] for row in found})
+        unknown = [value for value in values if value not in known]
+        if unknown:
+            raise UnknownSeriesError(
+                f"unknown {name} {', '.join(unknown)[:100]}; known: {', '.join(known) or 'none yet'}"
+            )
+        found = [row for row in found if row[name] in values]
+    return found
+
+
+def lacks_a_value(table: pa.Table, wanted: Wanted) -> bool:
+    """Whether something that was asked for is in none of the rows."""
+    return any(not {*values} <= {*pc.unique(table[name]).to_pylist()} for name, values in wanted.items())
 
 
 def only(rows: Sequence[dict[str, Any]], pair: str | None) -> dict[str, Any] | None:

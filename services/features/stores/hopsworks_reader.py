@@ -12,6 +12,8 @@ from typing import Any, Self
 import pyarrow as pa
 
 from services.common.errors import QueryError, UnknownSeriesError
+from services.features.asked import Asked
+from services.features.given import several, single
 from services.features.groups import GROUPS, INGESTED, SENTIMENT, TA, FeatureGroup
 from services.features.hopsworks_settings import HopsworksSettings
 from services.features.joins import (
@@ -24,11 +26,19 @@ from services.features.joins import (
     sentiment_values,
 )
 from services.features.news_columns import SECONDS_SINCE_NEWS
-from services.features.stores.hopsworks_answers import limited, only, wanted_keys, with_added
+from services.features.stores.hopsworks_answers import (
+    Wanted,
+    fitting,
+    lacks_a_value,
+    limited,
+    only,
+    wanted_keys,
+    with_added,
+)
 from services.features.stores.hopsworks_client import Hopsworks
 from services.features.stores.hopsworks_tables import HopsworksTables
 from services.features.stores.hopsworks_types import ONLINE
-from services.features.stores.sqlite_select import Asked, Span, selected_names
+from services.features.stores.sqlite_select import Span, selected_names
 from services.features.times import Time, to_ms
 from services.features.training import Label, label_returns, training_columns
 from services.features.windows import LONGEST_MS
@@ -55,7 +65,7 @@ class HopsworksReader:
         return dict(GROUPS)
 
     def _group(self, name: str) -> FeatureGroup:
-        if name not in GROUPS:
+        if single("group", name) not in GROUPS:
             raise UnknownSeriesError(f"unknown feature group {name!r}; known: {', '.join(GROUPS)}")
         return GROUPS[name]
 
@@ -103,7 +113,7 @@ class HopsworksReader:
     ) -> dict[str, Any] | None:
         """The newest closed row of a series; `QueryError` for `news_signals`, which is offline only."""
         asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange, "coin": coin}
-        rows = self._newest(self._group(group), Asked(asked, ("exchange",)))
+        rows = self._newest(self._group(group), Asked(asked, ("exchange",), of_one=True))
         return only(rows, pair)
 
     def latest_all(
@@ -122,17 +132,14 @@ class HopsworksReader:
     def _newest(self, group: FeatureGroup, asked: Asked) -> list[dict[str, Any]]:
         if group.name not in ONLINE:
             raise QueryError(f"{group.name} has no online rows in Hopsworks; ask for its history")
-        wanted = wanted_keys(asked, group)
-        rows = self._tables.online(group)
-        for name, values in wanted.items():
-            known = sorted({row[name] for row in rows})
-            unknown = [value for value in values if value not in known]
-            if unknown:
-                raise UnknownSeriesError(
-                    f"unknown {name} {', '.join(unknown)[:100]}; known: {', '.join(known) or 'none yet'}"
-                )
-            rows = [row for row in rows if row[name] in values]
-        return rows
+        return fitting(self._tables.online(group), wanted_keys(asked, group))
+
+    def _checked(self, table: pa.Table, group: FeatureGroup, wanted: Wanted) -> pa.Table:
+        """A history as it is. Raises `UnknownSeriesError` where it lacks what is not even online."""
+        if lacks_a_value(table, wanted):
+            # Of signals there are no online rows, but whoever has one has sentiment.
+            fitting(self._tables.online(group if group.name in ONLINE else SENTIMENT), wanted)
+        return table
 
     def history(
         self,
@@ -149,15 +156,15 @@ class HopsworksReader:
         coin: str | Sequence[str] | None = None,
         after: str | None = None,
     ) -> pa.Table:
-        """Closed rows as of the last materialization; a series without any gives an empty table."""
+        """Closed rows as of the last materialization; a series that has none yet gives an empty table."""
         span = Span.of(start, end, limit, newest, after)
         found = self._group(group)
         asked = Asked(
             {"pair": pairs, "timeframe": timeframe, "exchange": exchange, "coin": coin}, ("exchange", "coin")
         )
-        names = selected_names(found, columns)
-        table = self._tables.offline(found, names, wanted_keys(asked, found), span.start_ms, span.end_ms)
-        return limited(table, found, span)
+        names, wanted = selected_names(found, columns), wanted_keys(asked, found)
+        table = self._tables.offline(found, names, wanted, span.start_ms, span.end_ms)
+        return limited(self._checked(table, found, wanted), found, span)
 
     def vector(
         self, pair: str, timeframe: str, exchange: str | None = None, *, now: Time | None = None
@@ -166,6 +173,8 @@ class HopsworksReader:
 
         Where sentiment has changed since that end, it is read offline, as of the last materialization.
         """
+        asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange}
+        Asked(asked, ("exchange",), of_one=True).filters(TA)
         return only(self.vectors(pair, timeframe, exchange, now=now), pair)
 
     def vectors(
@@ -218,10 +227,8 @@ class HopsworksReader:
     ) -> pa.Table:
         """Rows of the feature view: `ta`, each row with the sentiment of its end."""
         span = Span.of(start, end, limit, newest)
-        if columns is None:
-            columns = (*TA.names, *joined_names(SENTIMENT))
-        elif isinstance(columns, str):
-            columns = (columns,)
+        everything = (*TA.names, *joined_names(SENTIMENT))
+        columns = everything if columns is None else several("column", columns)
         table = self._joined(pairs, timeframe, exchange, span, columns)
         return limited(table.select(list(dict.fromkeys((*TA.primary_key, *columns)))), TA, span)
 
@@ -240,9 +247,13 @@ class HopsworksReader:
     ) -> pa.Table:
         """What the SQLite store gives for the same rows, from the feature view; see `SqliteReader`."""
         span = Span.of(start, end, None, newest=False)
-        coins = {base_coin(pair) for pair in ([pairs] if isinstance(pairs, str) else pairs)}
+        pairs, timeframe = several("pair", pairs), single("timeframe", timeframe)
+        coins = {base_coin(pair) for pair in pairs}
         names = training_columns(
-            TA, features, lambda: not coins.isdisjoint(row["coin"] for row in self._tables.online(SENTIMENT))
+            TA,
+            SENTIMENT,
+            features,
+            lambda: not coins.isdisjoint(row["coin"] for row in self._tables.online(SENTIMENT)),
         )
         table = self._joined(pairs, timeframe, exchange, span, [*names, "close"])
         return label_returns(
@@ -263,10 +274,11 @@ class HopsworksReader:
         )
         names = list(dict.fromkeys([*TA.primary_key, *own]))
         if not added:
-            return self._tables.offline(TA, names, wanted, span.start_ms, span.end_ms)
+            table = self._tables.offline(TA, names, wanted, span.start_ms, span.end_ms)
+            return self._checked(table, TA, wanted)
         kept = [name for name in added if name != SECONDS_SINCE_NEWS.name]
         table = self._tables.joined([*names, *kept, LAST_NEWS], wanted, span.start_ms, span.end_ms)
-        return with_added(table, names, added)
+        return with_added(self._checked(table, TA, wanted), names, added)
 
     def close(self) -> None:
         """The client's connection ends with the process."""

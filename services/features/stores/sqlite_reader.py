@@ -8,7 +8,9 @@ import apsw
 import pyarrow as pa
 
 from services.common.errors import QueryError, UnknownSeriesError
-from services.features.groups import FeatureGroup
+from services.features.asked import Asked
+from services.features.given import several, single
+from services.features.groups import SENTIMENT, TA, FeatureGroup
 from services.features.joins import (
     base_coin,
     divide_names,
@@ -17,7 +19,7 @@ from services.features.joins import (
     sentiment_values,
     with_sentiment,
 )
-from services.features.stores.sqlite_select import Asked, Span, selected_names
+from services.features.stores.sqlite_select import Span, selected_names
 from services.features.stores.sqlite_tables import SqliteTables
 from services.features.times import Time, to_ms
 from services.features.training import Label, label_returns, training_columns
@@ -37,6 +39,8 @@ class SqliteReader(SqliteTables):
         `training_set` says. None where the series has no row yet.
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
+        asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange}
+        Asked(asked, ("exchange",), of_one=True).filters(TA)
         found = self.vectors(pair, timeframe, exchange, now=now)
         if len(found) > 1:
             names = ", ".join(str(row["exchange"]) for row in found)
@@ -86,10 +90,8 @@ class SqliteReader(SqliteTables):
         asked = Asked({"pair": pairs, "timeframe": timeframe, "exchange": exchange}, ("exchange",))
         with self._connection() as connection:
             ta, sentiment = (self._group(connection, name) for name in ("ta", "sentiment"))
-            if columns is None:
-                columns = (*ta.names, *joined_names(sentiment))
-            elif isinstance(columns, str):
-                columns = (columns,)
+            everything = (*ta.names, *joined_names(sentiment))
+            columns = everything if columns is None else several("column", columns)
             own, added = divide_names(columns, ta, sentiment)
             names = selected_names(ta, own)
             table = self._history(connection, ta, asked, span, names)
@@ -131,22 +133,27 @@ class SqliteReader(SqliteTables):
         ``seconds_since_news`` to leave out these and keep quiet times, or a column of a window, such as
         ``sentiment_mean_1h``, to keep only rows with news in that window.
 
-        Where the default features would cost more than half of the rows (and more than it takes to be warm),
-        as old rows do that lack an indicator which was added or enabled later, that is an error which names
-        them: `make rebuild` computes it for old rows. Features that were asked for by name are never refused
-        for that.
+        Where the default features would cost more than half of the rows that are warm, or all of a series,
+        as old rows do that lack an indicator which was added or enabled later, that is an error which
+        names them: `make rebuild` computes it for old rows. Where they cost more than 1% of these rows, or
+        a series is not warm at all, that is a `RowsLeftOutWarning`. Features that were asked for by name are
+        never refused or warned about for that.
         Raises `UnknownSeriesError`, `QueryError`, `StoreError`.
         """
         span = Span.of(start, end, None, newest=False)
+        # Once, since whatever gives them may do so a single time.
+        pairs, timeframe = several("pair", pairs), single("timeframe", timeframe)
         asked = Asked({"pair": pairs, "timeframe": timeframe, "exchange": exchange}, ("exchange",))
         with self._connection() as connection:
             ta = self._group(connection, "ta")
-            coins = [base_coin(pair) for pair in ([pairs] if isinstance(pairs, str) else pairs)]
-            names = training_columns(ta, features, lambda: self._has_news(connection, coins))
+            coins = [base_coin(pair) for pair in pairs]
+            # Of what the file has, which another version of this code may have written.
+            sentiment = self._known(connection).groups.get(SENTIMENT.name, SENTIMENT)
+            names = training_columns(ta, sentiment, features, lambda: self._has_news(connection, coins))
             own = [name for name in names if name in ta.features]
             table = self._history(connection, ta, asked, span, selected_names(ta, [*own, "close"]))
             if len(own) < len(names):
-                sentiment = self._group(connection, "sentiment")
+                sentiment = self._group(connection, SENTIMENT.name)
                 added = divide_names(names, ta, sentiment)[1]
                 table = self._joined(connection, table, sentiment, added)
         return label_returns(

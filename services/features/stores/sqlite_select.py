@@ -1,37 +1,20 @@
 """Which rows and columns of the SQLite store a question means."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 import apsw
+import apsw.ext
 
 from services.common.errors import QueryError, UnknownSeriesError
+from services.features.asked import Filters
+from services.features.given import several, whole_number
 from services.features.groups import FeatureGroup
 from services.features.stores.sqlite_schema import quoted
 from services.features.times import Time, to_ms
 
-#: What is asked of each key column: one value, several, or (None) anything.
-type Filters = Mapping[str, str | Sequence[str] | None]
-
-
-class Asked(NamedTuple):
-    """What a question says of keys; the columns in `optional` may be left open (None: all may)."""
-
-    values: Filters
-    optional: tuple[str, ...] | None = None
-
-    def filters(self, group: FeatureGroup) -> Filters:
-        """The values for the group's key. Raises `QueryError` when they are of another key, or lack one."""
-        foreign = [name for name, value in self.values.items() if value is not None and name not in group.key]
-        if foreign:
-            raise QueryError(f"group {group.name} has no {foreign[0]}; its key is {', '.join(group.key)}")
-        if self.optional is not None:
-            lacking = [
-                name for name in group.key if name not in self.optional and self.values.get(name) is None
-            ]
-            if lacking:
-                raise QueryError(f"name a {' and a '.join(lacking)} for group {group.name}")
-        return {name: self.values.get(name) for name in group.key}
+#: What SQLite counts to.
+MAX_LIMIT = 2**63 - 1
 
 
 class Span(NamedTuple):
@@ -45,16 +28,29 @@ class Span(NamedTuple):
 
     @classmethod
     def of(
-        cls, start: Time | None, end: Time | None, limit: int | None, newest: bool, after: str | None = None
+        cls,
+        start: Time | None,
+        end: Time | None,
+        limit: SupportsIndex | None,
+        newest: bool,
+        after: str | None = None,
     ) -> Self:
         """Raises `QueryError` on times that are none, or the wrong way round, and on a limit below 1."""
-        since = 0 if start is None else to_ms(start)
+        since = 0 if start is None else to_ms(start, up=True)
         until = 2**62 if end is None else to_ms(end)
-        if since > until:
+        if start is not None and to_ms(start) > until:
             raise QueryError(f"the start {start} is after the end {end}")
-        if limit is not None and limit < 1:
-            raise QueryError(f"limit must be at least 1, not {limit}")
-        return cls(since, until, limit, newest, after)
+        return cls(since, until, checked_limit(limit), newest, after)
+
+
+def checked_limit(limit: SupportsIndex | None) -> int | None:
+    """How many rows, None for all. Raises `QueryError` unless it is a number of rows."""
+    if limit is None:
+        return None
+    rows = whole_number(limit)
+    if rows is None or not 1 <= rows <= MAX_LIMIT:
+        raise QueryError(f"limit must be a whole number of rows, at least 1, not {str(limit)[:40]!r}")
+    return rows
 
 
 def as_dict(group: FeatureGroup, row: tuple[Any, ...]) -> dict[str, Any]:
@@ -67,10 +63,8 @@ def as_dict(group: FeatureGroup, row: tuple[Any, ...]) -> dict[str, Any]:
 
 def selected_names(group: FeatureGroup, columns: Sequence[str] | None) -> list[str]:
     """What names a row, and the asked columns. Raises `QueryError` that names all columns."""
-    if isinstance(columns, str):
-        columns = (columns,)
-    asked = group.names if columns is None else columns
-    unknown = [str(name) for name in asked if name not in group.names]
+    asked = group.names if columns is None else several("column", columns)
+    unknown = [name for name in asked if name not in group.names]
     if unknown:
         raise QueryError(
             f"unknown column {', '.join(unknown)[:100]} in group {group.name}; "
@@ -154,15 +148,26 @@ def matching_keys(
     for name, asked in filters.items():
         if asked is None:
             continue
-        wanted = {asked} if isinstance(asked, str) else set(asked)
+        wanted = {*asked}
         position = group.key.index(name)
         known = sorted({key[position] for key in keys})
-        unknown = sorted(str(value) for value in wanted.difference(known))
+        unknown = sorted(wanted.difference(known))
         if unknown:
             raise UnknownSeriesError(
                 f"unknown {name} {', '.join(unknown)[:100]}; known: {', '.join(known) or 'none yet'}"
             )
-        if not wanted:
-            raise QueryError(f"name at least one {name}")
         keys = [key for key in keys if key[position] in wanted]
     return keys
+
+
+def statement_columns(connection: apsw.Connection, sql: str) -> list[str]:
+    """Names of the columns that a statement answers with. Raises `QueryError` unless it is a single one."""
+    found = apsw.ext.query_info(connection, sql, actions=True)
+    rest = found.query_remaining
+    if not found.actions or (rest and apsw.ext.query_info(connection, rest, actions=True).actions):
+        raise QueryError(f"SQL: give one statement, not {'several' if found.actions else 'none'}")
+    # What is read is one transaction, which a question has no business to end.
+    actions = {action.action_name for action in found.actions}
+    if actions & {"SQLITE_TRANSACTION", "SQLITE_SAVEPOINT"}:
+        raise QueryError("SQL: a question neither begins nor ends a transaction")
+    return [name for name, _ in found.description]

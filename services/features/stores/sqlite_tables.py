@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import apsw
-import apsw.ext
 import pyarrow as pa
 
 from services.common.errors import QueryError, StoreError, UnknownSeriesError
 from services.features.arrow import arrow_schema
+from services.features.asked import Asked, Filters
+from services.features.given import single
 from services.features.groups import GROUPS, FeatureGroup
 from services.features.stores.sqlite_connection import open_reader
 from services.features.stores.sqlite_describe import describe_group
@@ -21,13 +22,13 @@ from services.features.stores.sqlite_layers import Catalog, Layers
 from services.features.stores.sqlite_rolled import rolled_folder
 from services.features.stores.sqlite_schema import check_tables, load_groups
 from services.features.stores.sqlite_select import (
-    Asked,
-    Filters,
     Span,
     as_dict,
+    checked_limit,
     matching_keys,
     newest_row,
     selected_names,
+    statement_columns,
 )
 from services.features.times import Time, to_ms
 
@@ -76,7 +77,7 @@ class SqliteTables:
 
     def _group(self, connection: apsw.Connection, name: str) -> FeatureGroup:
         groups = self._known(connection).groups
-        if name not in groups:
+        if single("group", name) not in groups:
             known = ", ".join(groups) or "none yet"
             hint = "; the features service adds it when it next writes this file" if name in GROUPS else ""
             raise UnknownSeriesError(f"unknown feature group {name!r}; known: {known}{hint}")
@@ -125,7 +126,7 @@ class SqliteTables:
         asked = {"pair": pair, "timeframe": timeframe, "exchange": exchange, "coin": coin}
         with self._connection() as connection:
             found = self._group(connection, group)
-            rows = self._newest(connection, found, Asked(asked, ("exchange",)))
+            rows = self._newest(connection, found, Asked(asked, ("exchange",), of_one=True))
         if len(rows) > 1:
             names = ", ".join(str(row["exchange"]) for row in rows)
             raise QueryError(f"{pair} is on several exchanges; name one of {names}")
@@ -222,21 +223,22 @@ class SqliteTables:
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and rows of any query on the file, read-only; the first `limit` rows, by default all.
 
-        Raises `QueryError`.
+        Raises `QueryError`, also for several statements, or one that begins or ends a transaction.
 
         ``ta``, ``news_signals`` and ``sentiment`` hold the closed rows, ``ta_online``,
         ``news_signals_online`` and ``sentiment_online`` the newest row of each series.
         """
+        most = checked_limit(limit)
         with self._connection() as connection:
             try:
-                description = apsw.ext.query_info(connection, query).description
+                names = statement_columns(connection, query)
                 cursor = connection.execute(query, tuple(parameters))
-                rows = [*islice(cursor, limit)]
+                rows = [*islice(cursor, most)]
                 # The rest would be read on, and hold the transaction.
                 cursor.close(True)
-            except apsw.Error as error:
+            except (apsw.Error, TypeError) as error:
                 raise QueryError(f"SQL: {error}") from error
-        return [name for name, _ in description], rows
+        return names, rows
 
     def close(self) -> None:
         """Close the idle connections; a later question opens new ones."""
