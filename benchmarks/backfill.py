@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.measure import Bench, Row, Table, fill, growth, interleave, markets, singles
 from services.backfill.main import EMBEDDED, SUFFIX, run
 from services.backfill.source import SourceService
+from services.common.columns import INDICATOR_NAMES
 from services.common.history_report import load_report
 from services.common.topics import ensure_topics
 from services.demo.market import Market
@@ -88,7 +89,7 @@ def _ours(table: Table, bench: Bench, folder: Path, limit_s: float, plain: float
     began = time.monotonic()
     try:
         with watch, contextlib.redirect_stdout(io.StringIO()) as said:
-            code = run(cluster, source, bench.folder, bench.folder / "features.sqlite")
+            code = run(cluster, source, bench.folder, bench.folder / "features.sqlite", INDICATOR_NAMES)
     finally:
         cluster.stop()
     whole_s = time.monotonic() - began
