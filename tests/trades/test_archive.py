@@ -47,6 +47,19 @@ def test_a_pair_without_file_is_named_with_what_there_is(tmp_path: Path) -> None
         Run(tmp_path, path)
 
 
+def test_a_file_of_another_pair_is_never_taken_for_the_asked_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "f" / "XBTUSD.csv", kraken(3))
+    with pytest.raises(SourceError, match=r"no file of ETH/USD; there are XBTUSD\.csv"):
+        Run(tmp_path, path.parent, pairs="ETH/USD")
+    with pytest.raises(SourceError, match=r"XBTUSD\.csv: is of BTC/USD by its name, and ETH/USD is asked"):
+        Run(tmp_path, path, pairs="ETH/USD")
+
+
+def test_one_file_whose_name_tells_no_pair_is_of_the_asked_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "f" / "download.csv", kraken(3))
+    assert Run(tmp_path, path, pairs="ETH/USD").publisher.ids("ETH/USD") == [1, 2, 3]
+
+
 def test_days_within_a_month_are_told_apart_by_id(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     write(folder / "BTCUSDT-trades-2024-01.csv", binance(range(100)))

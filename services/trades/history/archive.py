@@ -208,10 +208,17 @@ def archive_files(
     """The files under `path` by pair; `pairs` chooses. Raises `SourceError` when a pair has none."""
     locations = locate(path, CSV_ENDINGS)
     found: dict[str, list[ArchiveFile]] = {}
+    # Whoever names one file and one pair knows what is in it, unless its name says otherwise.
+    alone = path.is_file() and len(locations) == 1 and len(pairs) == 1
     for location in locations:
-        # Whoever names one file and one pair knows what is in it.
-        alone = len(locations) == 1 and len(pairs) == 1
-        pair = pairs[0] if alone else pair_of_stem(location.stem, pairs)
+        pair = pair_of_stem(location.stem, pairs)
+        if pair is None and alone:
+            pair = pairs[0]
+            if (named := pair_of_stem(location.stem, ())) is not None:
+                raise SourceError(
+                    f"{location}: is of {named} by its name, and {pair} is asked for; ask for {named}, or "
+                    "rename the file if its name is wrong"
+                )
         if pair is not None:
             found.setdefault(pair, []).append(ArchiveFile(location, pair, now_ms))
     lacking = [pair for pair in pairs if pair not in found]
