@@ -8,12 +8,12 @@
 """
 
 import re
-from calendar import monthrange
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from services.common.errors import SourceError
 from services.common.messages import MAX_TIME_MS
+from services.common.timeframes import next_ms
 from services.trades.sources.csv_parser import Layout, Parser
 
 _KRAKEN = Layout(width=3, time=0, price=1, quantity=2)
@@ -122,14 +122,14 @@ def _what(cells: Sequence[str]) -> str:
     )
 
 
-def complete_until_ms(stem: str) -> int | None:
-    """Up to when a file of a day or a month is complete, by its name; None where that does not say."""
+def period_of(stem: str) -> tuple[int, int] | None:
+    """Beginning and end of the day or month that a file holds by its name; None where that does not say."""
     match = _PERIOD.search(stem)
     if match is None:
         return None
-    year, month, day = int(match[1]), int(match[2]), int(match[3] or 0)
     try:
-        last = day or monthrange(year, month)[1]
-        return int(datetime(year, month, last, tzinfo=UTC).timestamp() * 1000) + 86_400_000
+        begin = datetime(int(match[1]), int(match[2]), int(match[3] or 1), tzinfo=UTC)
     except ValueError:
         return None
+    begin_ms = int(begin.timestamp() * 1000)
+    return begin_ms, next_ms(begin_ms, "1d" if match[3] else "1M")

@@ -10,7 +10,8 @@ from services.common.health import Health
 from services.common.history_report import HistoryReport, PairHistory
 from services.common.text_files import locate
 from services.trades.counters import TradeMetrics
-from services.trades.history.archive import TICK_RULE, PairArchive, archive_files
+from services.trades.history.archive import TICK_RULE, PairArchive
+from services.trades.history.files import archive_files
 from services.trades.history.ledger import Ledger
 from services.trades.history.outlet import Outlet
 from services.trades.progress import Progress
@@ -85,12 +86,12 @@ class ArchiveSource:
         while reading and not stop.is_set():
             for item in list(reading):
                 archive, batches = item
-                rows = next(batches, None)
-                if rows is None:
+                batch = next(batches, None)
+                if batch is None:
                     reading.remove(item)
                     self._end(archive)
                 else:
-                    self._outlet.send(archive.pair, rows)
+                    self._outlet.send(archive.pair, *batch)
                     self._ledger.reached(archive.pair, min(archive.share, 0.999))
                 self._take_missing(archive)
                 self._health.input_arrived()
