@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.candles.archive import ENDINGS
+from services.candles.files import ENDINGS
 from services.candles.ohlcvt import holds_candles
 from services.candles.settings import CandlesSettings
 from services.common.settings import ServiceSettings

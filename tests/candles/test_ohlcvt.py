@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.candles.archive import candle_files
 from services.candles.bucket import Bucket
+from services.candles.files import candle_files
 from services.candles.ohlcvt import IntervalParser, holds_candles, timeframe_of
 from services.candles.series import PairCandles
 from services.common.errors import SourceError
@@ -133,14 +133,10 @@ def test_each_pair_takes_the_shortest_of_its_files(tmp_path: Path) -> None:
     for name in ("XBTUSD_60", "XBTUSD_5", "XBTUSD_720", "ETHUSD_1440"):
         (tmp_path / f"{name}.csv").write_text(ROW)
     found = candle_files(tmp_path, ())
-    assert {pair: timeframe for pair, (_, timeframe) in found.items()} == {"BTC/USD": "5m", "ETH/USD": "1d"}
+    assert {pair: files.timeframe for pair, files in found.items()} == {"BTC/USD": "5m", "ETH/USD": "1d"}
     assert list(candle_files(tmp_path, ("ETH/USD",))) == ["ETH/USD"]
     with pytest.raises(SourceError, match=r"no candles of SOL/USD; there are"):
         candle_files(tmp_path, ("SOL/USD",))
-    (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "XBTUSD_5.csv").write_text(ROW)
-    with pytest.raises(SourceError, match="are both BTC/USD 5m; keep one"):
-        candle_files(tmp_path, ())
 
 
 # --- the end of a history -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.common.errors import SourceError
 from services.common.history_report import Missing, time_text
-from services.trades.history.archive import ANEW, ENDS, HOLE
+from services.common.joints import ANEW, ENDS, HOLE
 from tests.trades.archive_support import DAY_MS, T0_MS, T0_S, Run, binance, kraken, write
 
 

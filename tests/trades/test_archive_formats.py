@@ -25,7 +25,7 @@ def test_krakens_rows_are_numbered_and_their_sides_follow_the_tick_rule(tmp_path
         "kraken", "BTC/USD", 2, "buy", 11.0, 1.0, (T0_S + 1) * 1000, NOW_MS
     )
     (end, note) = run.report.notes
-    assert "end with its last trade at 2024-01-01 00:00:05" in end
+    assert "end where its files do, at 2024-01-01 00:00:05" in end
     assert "BTC/USD" in note
     assert "tick rule" in note
 

@@ -7,10 +7,21 @@ from typing import NamedTuple
 
 from services.common.errors import SourceError
 from services.common.history_report import Missing, time_text
+from services.common.joints import (
+    ANEW,
+    BEGINS,
+    HOLE,
+    QUIET_MS,
+    Begin,
+    begin_ms,
+    end_of,
+    jumps,
+    left_out,
+    whole_ms,
+)
 from services.common.messages import Trade
 from services.trades.history.files import ArchiveFile
 from services.trades.history.formats import period_of
-from services.trades.history.joints import QUIET_MS, Begin, begin_ms, jumps, left_out, whole_ms
 from services.trades.sources.files import Columns, to_trades
 from services.trades.sources.timeline import Numbering
 
@@ -18,23 +29,11 @@ TICK_RULE = (
     "the files of {} do not say who took: a trade above the last price counts as bought, one below as sold "
     "(tick rule), so buy_volume and flow_imbalance are estimates"
 )
-HOLE = "the files lack them"
-ANEW = "the files lack them; candles and indicators begin anew at {}"
-ENDS = "the files end here"
-BEGINS = "the files of {} begin at {} only; before that nothing is known of it"
-LEFT_OUT = (
-    "the first candles ({}) of {}, which began before {}, are left out, as not all of their trades are "
-    "known; an earlier since, or files that reach back further, bring them"
-)
 OVERLAP = (
     "{}: begins before the file ahead of it ends; without trade ids it cannot be told which trades are the "
     "same: keep only one of them"
 )
 NONE_ASKED = "{}: no trades of {} in the asked time; the files hold {} to {}"
-#: From here on a quiet end is worth a note.
-NOTED_QUIET_MS = 3_600_000
-QUIET = "the files of {} end at {}; until {} it is taken for quiet"
-OPEN = "the candles of {} end with its last trade at {}; say TRADES_UNTIL if its files are complete beyond"
 
 
 class _Run(NamedTuple):
@@ -165,8 +164,7 @@ class PairArchive:
         at_ms = since_ms if continues else begin_ms(first_ms, since_ms, run.named_ms)
         if run.hole is not None and not continues and first_ms - since_ms > QUIET_MS:
             self.missing.append(self._missing(run, run.hole, HOLE))
-        if timeframes := left_out(at_ms):
-            self.notes.append(LEFT_OUT.format(", ".join(timeframes), self.pair, time_text(at_ms)))
+        self.notes += left_out(self.pair, at_ms)
         return Begin(at_ms)
 
     def _after_hole(self, run: _Run, hole: tuple[int, int]) -> Begin | None:
@@ -192,22 +190,12 @@ class PairArchive:
 
     def end_ms(self, now_ms: int) -> int:
         """Up to when the pair's history is complete, once it has been read."""
-        asked_ms = None if self._until_ms is None else min(self._until_ms, now_ms)
-        if self._reached_until and asked_ms is not None:
-            return asked_ms
-        last_ms, ends = self._last_ms, self._ends()
-        named_ms = min(max(ends, default=0), now_ms)
-        known_ms = whole_ms(last_ms, [named_ms], now_ms)
-        until_ms = max(named_ms, last_ms) if asked_ms is None else asked_ms
-        if not ends and asked_ms is None:
-            self.notes.append(OPEN.format(self.pair, time_text(last_ms)))
-        # A name that says where its file ends leaves nothing to believe beyond that.
-        if until_ms - last_ms > QUIET_MS or (until_ms > known_ms > last_ms):
-            self.missing.append(Missing(ENDS, from_ms=known_ms, until_ms=until_ms))
-            return known_ms
-        if until_ms - last_ms > NOTED_QUIET_MS:
-            self.notes.append(QUIET.format(self.pair, time_text(last_ms), time_text(until_ms)))
-        return until_ms
+        if self._reached_until and self._until_ms is not None:
+            return min(self._until_ms, now_ms)
+        end = end_of(self.pair, self._last_ms, self._until_ms, self._ends(), now_ms)
+        self.missing += end.missing
+        self.notes += end.notes
+        return end.at_ms
 
     def check_any(self) -> None:
         """Raise `SourceError` when, read to the end, nothing lay in the asked time."""

@@ -11,8 +11,8 @@ from itertools import batched
 from loguru import logger
 
 from services.common.health import Health
+from services.common.joints import Begin
 from services.common.messages import Trade
-from services.trades.history.joints import Begin
 from services.trades.history.ledger import Ledger
 from services.trades.progress import Progress
 from services.trades.publisher import Publisher
