@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make backfill", description=__doc__)
     parser.add_argument(
-        "--exchange", default="kraken", help="kraken, binance; any name with --source archive"
+        "--exchange",
+        default="",
+        help="kraken, binance; any name with --source archive; kraken, or what the files say, if not given",
     )
     parser.add_argument("--pairs", default="", help="like BTC/USD,ETH/USD; an archive knows its own")
     parser.add_argument("--since", default="", help="begin with this time, like 2024-01-01")

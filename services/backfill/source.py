@@ -8,10 +8,14 @@ from pathlib import Path
 from services.candles.files import ENDINGS
 from services.candles.ohlcvt import holds_candles
 from services.candles.settings import CandlesSettings
+from services.common.errors import SettingsError, SourceError
 from services.common.settings import ServiceSettings
-from services.common.text_files import TextFile, locate
+from services.common.text_files import Location, TextFile, locate
+from services.trades.history.formats import exchange_of
 from services.trades.settings import TradesSettings
 
+#: Where neither options nor files say another.
+DEFAULT_EXCHANGE = "kraken"
 CHAIN = ("trades", "candles", "ta", "features")
 
 
@@ -31,8 +35,11 @@ class SourceService:
 def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
     """Trades from REST or files, or candles from files. Raises `SettingsError`, `SourceError`."""
     history = asked.source or ("archive" if asked.path else "rest")
+    if history == "rest" and asked.path:
+        raise SettingsError("--path: with --source rest no file is read; leave out one of the two")
+    heads = first_lines(Path(asked.path)) if history == "archive" and asked.path else {}
     settings = {
-        "EXCHANGE": asked.exchange,
+        "EXCHANGE": exchange_of_files(heads, asked.exchange),
         "PAIRS": asked.pairs,
         "SINCE": asked.since,
         "UNTIL": asked.until,
@@ -46,7 +53,8 @@ def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
         "REST_URL": asked.rest_url,
     }
     service, own = "trades", of_trades
-    if history == "archive" and asked.path and offers_candles(Path(asked.path)):
+    # The first file that holds a line tells whether these are candles (OHLCVT) rather than trades.
+    if heads and holds_candles(next(iter(heads.values()))):
         service, own = "candles", {"SOURCE": "archive"}
     given = {name: value for name, value in {**settings, **own}.items() if value}
     # Here, so that a typing error shows at once and not in a log.
@@ -55,9 +63,29 @@ def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
     return SourceService(service, given)
 
 
-def offers_candles(path: Path) -> bool:
-    """Whether the files are candles (OHLCVT) rather than trades; the first one that holds a line tells."""
+def first_lines(path: Path) -> dict[Location, str]:
+    """The first line of each file under `path` that holds one. Raises `SourceError`."""
+    heads = {}
     for location in locate(path, ENDINGS):
         for _, text in TextFile(location).texts(4_096):
-            return holds_candles(text.partition("\n")[0])
-    return False
+            heads[location] = text.partition("\n")[0]
+            break
+    return heads
+
+
+def exchange_of_files(heads: Mapping[Location, str], asked: str) -> str:
+    """The exchange to store under: `asked`, or what the files say. Raises `SourceError` when these differ."""
+    named = {location: exchange_of(head) for location, head in heads.items()}
+    for location, exchange in named.items():
+        if exchange is not None and asked not in ("", exchange):
+            raise SourceError(
+                f"{location}: is of {exchange} by its format, and {asked} is asked for; leave out --exchange"
+            )
+    found = set(named.values()) - {None}
+    if found and None in named.values() and not asked:
+        other = next(location for location, exchange in named.items() if exchange is None)
+        raise SourceError(
+            f"{other}: does not say whose it is, and others here are of {', '.join(map(str, found))}; keep "
+            "them apart"
+        )
+    return asked or next(iter(map(str, found)), DEFAULT_EXCHANGE)

@@ -20,9 +20,7 @@ from tests.features.rows import MINUTE, T0, ta_row, tuples
 
 def asked(**given: str) -> argparse.Namespace:
     names = ("exchange", "pairs", "since", "until", "source", "path", "rest_url")
-    return argparse.Namespace(
-        **{name: given.get(name, "") for name in names} | {"exchange": "kraken"} | given
-    )
+    return argparse.Namespace(**{name: given.get(name, "") for name in names})
 
 
 def test_without_a_path_the_exchange_is_asked_and_with_one_the_files_are_read(tmp_path: Path) -> None:
@@ -56,6 +54,32 @@ def test_without_a_path_the_exchange_is_asked_and_with_one_the_files_are_read(tm
 def test_wrong_options_are_refused_by_name(tmp_path: Path, given: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         source_settings(asked(**given), tmp_path)
+
+
+BINANCE = "1,100.5,0.25,25.1,1704067200000,True,True\n"
+
+
+def test_files_that_say_whose_they_are_are_stored_under_that_exchange(tmp_path: Path) -> None:
+    path = tmp_path / "BTCUSDT-trades-2024-01-01.csv"
+    path.write_text(BINANCE)
+    assert source_settings(asked(path=str(path)), tmp_path).settings["EXCHANGE"] == "binance"
+    assert (
+        source_settings(asked(path=str(path), exchange="binance"), tmp_path).settings["EXCHANGE"] == "binance"
+    )
+    with pytest.raises(SourceError, match="is of binance by its format, and kraken is asked for"):
+        source_settings(asked(path=str(path), exchange="kraken"), tmp_path)
+    (tmp_path / "XBTUSD.csv").write_text("1704067200,10,1\n")
+    with pytest.raises(SourceError, match=r"XBTUSD\.csv: does not say whose it is.*keep them apart"):
+        source_settings(asked(path=str(tmp_path)), tmp_path)
+    kraken = source_settings(asked(path=str(tmp_path / "XBTUSD.csv")), tmp_path)
+    assert kraken.settings["EXCHANGE"] == "kraken"
+    own = source_settings(asked(path=str(tmp_path / "XBTUSD.csv"), exchange="bitstamp"), tmp_path)
+    assert own.settings["EXCHANGE"] == "bitstamp"
+
+
+def test_a_path_that_would_not_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--path: with --source rest no file is read"):
+        source_settings(asked(source="rest", path="x.csv", pairs="BTC/USD", since="2024-01-01"), tmp_path)
 
 
 def test_a_path_that_is_not_there_ends_with_2_and_starts_nothing(

@@ -94,11 +94,20 @@ def parser_for(name: str, head: str, pair: str) -> Parser | None:
     cells = [cell.strip().lower() for cell in head.split(",")]
     if "time_ms" in cells:
         return None
-    if len(cells) == 7 and (cells[5] in _BOOLS or cells[5].replace("_", "") == "isbuyermaker"):
+    if _is_binance(cells):
         return BinanceParser(name, pair)
     if len(cells) == 3 and not has_header(head):
         return KrakenParser(name, pair)
     raise SourceError(f"{name}:1: {_what(cells)}")
+
+
+def exchange_of(head: str) -> str | None:
+    """The exchange whose file begins with the line `head`, None where its format does not say."""
+    return "binance" if _is_binance([cell.strip().lower() for cell in head.split(",")]) else None
+
+
+def _is_binance(cells: Sequence[str]) -> bool:
+    return len(cells) == 7 and (cells[5] in _BOOLS or cells[5].replace("_", "") == "isbuyermaker")
 
 
 def has_header(head: str) -> bool:
