@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from uuid import uuid4
 
-from services.backfill.coverage import coverage, has_earlier
+from services.backfill.coverage import coverage, have_earlier
 from services.backfill.report import report_text
 from services.backfill.source import CHAIN, SourceService, source_settings
 from services.backfill.state import EMBEDDED as EMBEDDED_NAME
@@ -110,7 +110,7 @@ def run(cluster: Cluster, source: SourceService, folder: Path, store: Path, suff
     pairs = [pair.pair for pair in report.pairs]
     with open_store(store) as reader:
         rows = coverage(reader, report.exchange, pairs, report.since_ms, report.until_ms)
-        earlier = [pair for pair in pairs if has_earlier(reader, report.exchange, pair, report.since_ms)]
+        earlier = have_earlier(reader, report)
     if earlier:
         report.notes.append(BEGAN_ANEW.format(", ".join(earlier)))
     sys.stdout.write(f"{report_text(report, rows, time.monotonic() - began)}\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.backfill.coverage import series_coverage
+from services.backfill.coverage import have_earlier, series_coverage
 from services.backfill.main import is_complete, main
 from services.backfill.report import report_text
 from services.backfill.source import source_settings
@@ -136,6 +136,25 @@ def test_coverage_counts_rows_and_the_intervals_between_that_are_missing(store: 
     store.write(TA, tuples(ta_row(n) for n in (0, 1, 4, 5, 9)))
     found = cover(store)
     assert (found.rows, found.gaps) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "first_ms", "found"),
+    [
+        (T0, T0 + 5, []),
+        # Since lies before the trades, so the series began with these, behind the rows of an earlier run.
+        (T0, T0 + 3 * MINUTE + 5, ["BTC/USD"]),
+        (T0 + 3 * MINUTE, None, ["BTC/USD"]),
+        (T0, None, []),
+    ],
+)
+def test_rows_of_an_earlier_run_count_from_where_the_series_of_this_one_really_begins(
+    store: SqliteStore, since_ms: int, first_ms: int | None, found: list[str]
+) -> None:
+    pairs = [PairHistory("BTC/USD", first_ms=first_ms), PairHistory("ETH/USD", first_ms=first_ms)]
+    run = HistoryReport("kraken", "archive", since_ms, T0 + 9 * MINUTE, pairs)
+    store.write(TA, tuples(ta_row(n) for n in range(9)))
+    assert have_earlier(store, run) == found
 
 
 def test_a_checksum_tells_rows_apart_and_not_when_they_were_written(store: SqliteStore) -> None:
