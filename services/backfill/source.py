@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from services.candles.files import ENDINGS
@@ -53,8 +54,7 @@ def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
         "REST_URL": asked.rest_url,
     }
     service, own = "trades", of_trades
-    # The first file that holds a line tells whether these are candles (OHLCVT) rather than trades.
-    if heads and holds_candles(next(iter(heads.values()))):
+    if offers_candles(heads):
         service, own = "candles", {"SOURCE": "archive"}
     given = {name: value for name, value in {**settings, **own}.items() if value}
     # Here, so that a typing error shows at once and not in a log.
@@ -65,12 +65,13 @@ def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
 
 def first_lines(path: Path) -> dict[Location, str]:
     """The first line of each file under `path` that holds one. Raises `SourceError`."""
-    heads = {}
-    for location in locate(path, ENDINGS):
-        for _, text in TextFile(location).texts(4_096):
-            heads[location] = text.partition("\n")[0]
-            break
-    return heads
+    heads = ((location, TextFile(location).first_line()) for location in locate(path, ENDINGS))
+    return {location: head for location, head in heads if head is not None}
+
+
+def offers_candles(heads: Mapping[Location, str]) -> bool:
+    """Whether files are candles (OHLCVT) rather than trades; the first one that holds a line tells."""
+    return any(map(holds_candles, islice(heads.values(), 1)))
 
 
 def exchange_of_files(heads: Mapping[Location, str], asked: str) -> str:

@@ -67,6 +67,15 @@ def test_a_header_and_odd_notation_are_accepted(tmp_path: Path) -> None:
     assert [(row.trade_id, row.side, row.quantity) for row in rows] == [(5, "sell", 1e-3), (6, "buy", 2.0)]
 
 
+@pytest.mark.parametrize(
+    "head", ["time,price,volume\n", '"timestamp", "price", "volume"\r\n', "\n\n", "\n \r\n"]
+)
+def test_a_kraken_file_may_have_a_header_and_blank_lines_before_its_rows(tmp_path: Path, head: str) -> None:
+    run = Run(tmp_path, write(tmp_path / "XBTUSD.csv", head + kraken(3)))
+    assert run.publisher.ids() == [1, 2, 3]
+    assert run.publisher.rows()[0].event_time_ms == T0_MS
+
+
 def test_our_own_recordings_are_archives_too(tmp_path: Path) -> None:
     recording = RECORDINGS / "kraken-btcusd-2019-07-01T00.csv.gz"
     run = Run(tmp_path, recording, pairs="BTC/USD")
@@ -136,6 +145,8 @@ def test_names_of_a_day_or_a_month_tell_what_they_hold(stem: str, period: tuple[
         ("a,b\n", "2 columns, of no known kind"),
         ("", "no trades of BTC/USD"),
         (f"{T0_S},1\n", "2 columns"),
+        ("time,volume,price\n", "of no known kind"),
+        (f"{T0_S},1,1\n{T0_S},\"{'1' * 140_000}\",1\n", ":2: field larger than field limit"),
         (f"{T0_S},1,1\n{T0_S},1\n", ":2: 2 fields instead of 3"),
         (f"{T0_S},1,1\n{T0_S - 1},1,1\n", ":2: time_ms .* after .*sort the file"),
         (f"{T0_MS},1,1\n", ":1: time .*write seconds, not milliseconds"),

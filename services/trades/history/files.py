@@ -7,12 +7,10 @@ from pathlib import Path
 from services.common.errors import SourceError
 from services.common.messages import MAX_CLOCK_SKEW_MS
 from services.common.symbols import pair_of_stem
-from services.common.text_files import Location, TextFile, locate
+from services.common.text_files import PEEK_BYTES, Location, TextFile, locate
 from services.trades.history.formats import KrakenParser, has_header, parser_for
 from services.trades.sources.csv_file import CsvFile
 from services.trades.sources.files import CSV_ENDINGS, Columns
-
-PEEK_BYTES = 4_096
 
 
 @dataclass(slots=True)

@@ -18,6 +18,8 @@ from services.trades.sources.csv_parser import Layout, Parser
 
 _KRAKEN = Layout(width=3, time=0, price=1, quantity=2)
 _BINANCE = Layout(width=7, time=4, price=1, quantity=2, side=5, trade_id=0)
+#: Its files have none; people who cut them up in a spreadsheet give them one.
+_KRAKEN_HEADERS = {(time, "price", "volume") for time in ("time", "timestamp", "unixtime")}
 _BOOLS = {"true", "false"}
 _PERIOD = re.compile(r"-(\d{4})-(\d{2})(?:-(\d{2}))?$")
 #: From here on a number of milliseconds is one of microseconds.
@@ -91,12 +93,12 @@ def parser_for(name: str, head: str, pair: str) -> Parser | None:
 
     Raises `SourceError` when the file holds something else than trades.
     """
-    cells = [cell.strip().lower() for cell in head.split(",")]
+    cells = [cell.strip().strip('"').lower() for cell in head.split(",")]
     if "time_ms" in cells:
         return None
     if _is_binance(cells):
         return BinanceParser(name, pair)
-    if len(cells) == 3 and not has_header(head):
+    if len(cells) == 3 and (not has_header(head) or tuple(cells) in _KRAKEN_HEADERS):
         return KrakenParser(name, pair)
     raise SourceError(f"{name}:1: {_what(cells)}")
 
