@@ -17,12 +17,13 @@ from services.backfill.state import EMBEDDED as EMBEDDED_NAME
 from services.backfill.state import broker_name, forget_other_brokers
 from services.backfill.watch import wait_until_ended
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
-from services.common.errors import ServiceError, SettingsError, SourceError
+from services.common.errors import BrokerUnavailableError, ServiceError, SettingsError, SourceError
 from services.common.history_report import HistoryReport, load_report
 from services.common.settings import BrokerSettings
-from services.demo.processes import Cluster, DemoError, own_folder
+from services.demo.processes import Cluster, DemoError, FolderError, RefusedError, own_folder
 from services.features import open_store
 
+GOES_ON = "the same command goes on where it was\n"
 SUFFIX = "-historical"
 BEGAN_ANEW = (
     "the store holds earlier rows of {}: indicators of this run began anew where it begins, so its first "
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        source = source_settings(asked, folder / "state")
+        source = source_settings(asked, folder / "state", time.time_ns() // 1_000_000)
         own_broker = os.environ.get("KAFKA_BROKERS")
         with own_folder(folder), nullcontext() if own_broker else EmbeddedBroker() as broker:
             common = broker_env(os.environ, broker.address if broker else None)
@@ -51,14 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return run(cluster, source, folder, asked.store.resolve(), common["KAFKA_TOPIC_SUFFIX"])
             finally:
                 cluster.stop()
-    except (SettingsError, SourceError) as error:
+    except (SettingsError, SourceError, RefusedError) as error:
         sys.stderr.write(f"backfill: {error}\n")
         return 2
     except (DemoError, ServiceError) as error:
-        sys.stderr.write(f"\nbackfill: {error}\nthe same command goes on where it was\n")
+        again = isinstance(error, (DemoError, BrokerUnavailableError)) and not isinstance(error, FolderError)
+        sys.stderr.write(f"\nbackfill: {error}\n{GOES_ON if again else ''}")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command goes on where it was\n")
+        sys.stderr.write(f"\nstopped; {GOES_ON}")
         return 130
 
 

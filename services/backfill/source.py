@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from services.candles.files import ENDINGS
 from services.candles.ohlcvt import holds_candles
@@ -33,7 +34,7 @@ class SourceService:
         return folder / f"{self.settings['EXCHANGE']}{suffix}.history.json"
 
 
-def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
+def source_settings(asked: argparse.Namespace, state: Path, now_ms: int) -> SourceService:
     """Trades from REST or files, or candles from files. Raises `SettingsError`, `SourceError`."""
     history = asked.source or ("archive" if asked.path else "rest")
     if history == "rest" and asked.path:
@@ -59,7 +60,11 @@ def source_settings(asked: argparse.Namespace, state: Path) -> SourceService:
     given = {name: value for name, value in {**settings, **own}.items() if value}
     # Here, so that a typing error shows at once and not in a log.
     kind: type[ServiceSettings] = TradesSettings if service == "trades" else CandlesSettings
-    kind.load({f"{service.upper()}_{name}": value for name, value in given.items()})
+    loaded: Any = kind.load({f"{service.upper()}_{name}": value for name, value in given.items()})
+    if loaded.since is not None and loaded.since >= now_ms:
+        raise SettingsError(
+            f"{service.upper()}_SINCE: {asked.since} lies in the future; there is no history yet"
+        )
     return SourceService(service, given)
 
 

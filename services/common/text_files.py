@@ -54,7 +54,7 @@ class Location:
 def locate(path: Path, endings: Sequence[str]) -> list[Location]:
     """The text files that `path`, a file or folder, names: itself, those in it, those in zip files of it.
 
-    Without hidden ones, and without what macOS packs beside each file under the same name. Raises `SourceError`
+    Without hidden ones, and without what macOS packs beside each file under its name. Raises `SourceError`
     when there is none, or a zip file is not to be trusted.
     """
     known = ", ".join((*endings, ".zip"))

@@ -68,8 +68,6 @@ class HistorySource:
         *,
         goes_on: bool = False,
     ) -> None:
-        if exchange.no_history is not None:
-            raise SourceError(exchange.no_history)
         assert settings.since is not None
         now = now_ms()
         self._since_ms = settings.since
