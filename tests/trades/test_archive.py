@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.common.errors import SourceError
 from services.common.history_report import Missing, time_text
 from services.common.joints import ANEW, ENDS, HOLE
+from services.trades.sources.archive import MAX_PAIRS
 from tests.trades.archive_support import DAY_MS, T0_MS, T0_S, Run, binance, kraken, write
 
 
@@ -35,6 +36,25 @@ def test_pairs_take_turns_so_that_they_share_what_follows(tmp_path: Path) -> Non
     run = Run(tmp_path, tmp_path / "f", batch_rows="100")
     order = [message[1] for message in run.publisher.messages if message[0] == "trades"]
     assert order == ["BTC/USD", "ETH/USD"] * 3
+
+
+def test_of_many_pairs_only_some_are_open_at_a_time_and_all_end(tmp_path: Path) -> None:
+    pairs = [f"Q{chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(40)]
+    for number, name in enumerate(pairs):
+        write(tmp_path / "f" / f"{name}USD.csv", kraken(100 + number))
+    run = Run(tmp_path, tmp_path / "f", batch_rows="30")
+    open_now: set[str] = set()
+    most = 0
+    for kind, pair, _, series, *_ in run.publisher.messages:
+        if kind == "end":
+            assert series == 40
+            open_now.remove(pair)
+        else:
+            open_now.add(pair)
+        most = max(most, len(open_now))
+    assert (most, open_now) == (MAX_PAIRS, set())
+    assert [len(run.publisher.ids(f"{name}/USD")) for name in pairs] == [100 + n for n in range(40)]
+    assert len([note for note in run.report.notes if "tick rule" in note]) == 1
 
 
 def test_a_pair_without_file_is_named_with_what_there_is(tmp_path: Path) -> None:
