@@ -47,14 +47,14 @@ def begin_ms(first_ms: int, since_ms: int, named_ms: int | None) -> int:
     return floor_ms(first_ms, "1m")
 
 
-def whole_ms(last_ms: int, said_ms: Iterable[int | None], before_ms: int) -> int:
+def whole_ms(last_ms: int, said_ms: Iterable[int], before_ms: int) -> int:
     """Up to when everything is known where the last trade is at `last_ms`.
 
     `said_ms` are the ends of what files hold by their names. Those up to `before_ms` count, and are believed
     when the last trade is not long before them: a file that was cut short still has its name.
     """
-    said = max((said for said in said_ms if said is not None and said <= before_ms), default=0)
-    return said if last_ms < said <= last_ms + QUIET_MS else last_ms
+    latest_ms = min(before_ms, last_ms + QUIET_MS)
+    return max((said for said in said_ms if last_ms < said <= latest_ms), default=last_ms)
 
 
 def left_out(pair: str, at_ms: int, timeframes: Sequence[str] = TIMEFRAMES) -> list[str]:
@@ -77,7 +77,7 @@ def end_of(pair: str, last_ms: int, asked_ms: int | None, said_ms: Sequence[int]
     `asked_ms` is the end that was asked for.
     """
     named_ms = min(max(said_ms, default=0), now_ms)
-    known_ms = whole_ms(last_ms, [named_ms], now_ms)
+    known_ms = whole_ms(last_ms, [min(said, now_ms) for said in said_ms], now_ms)
     if asked_ms is None:
         until_ms = max(named_ms, last_ms)
         notes = [] if said_ms else [OPEN.format(pair, time_text(last_ms))]

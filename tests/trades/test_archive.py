@@ -263,6 +263,17 @@ def test_a_hole_at_the_end_of_the_range_is_no_quiet_end(tmp_path: Path) -> None:
     assert run.end_ms("BTC/USD") == T0_MS + 9_000
 
 
+def test_ahead_of_a_hole_at_the_end_of_the_range_a_month_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    write(folder / "BTCUSDT-trades-2024-01.csv", binance(range(744), step_ms=3_600_000))
+    write(folder / "BTCUSDT-trades-2024-03.csv", binance(range(1_440, 2_184), step_ms=3_600_000))
+    until = T0_MS + 40 * DAY_MS
+    run = Run(tmp_path, folder, exchange="binance", until=str(until))
+    february = T0_MS + 31 * DAY_MS
+    assert run.end_ms("BTC/USDT") == february
+    assert run.report.pairs[0].missing == [Missing(ENDS, from_ms=february, until_ms=until)]
+
+
 def test_a_hole_ahead_of_the_range_is_missing_as_far_as_it_reaches_in(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     write(folder / "1" / "XBTUSD.csv", kraken(10))
