@@ -42,7 +42,14 @@ def environment(given: Mapping[str, str], settings: Settings) -> dict[str, str]:
         asked["pairs"] = given.get("pairs") or settings.environ.get("TRADES_PAIRS")
         if "path" in given:
             path = Path(given["path"]).resolve()
-            service = "CANDLES" if holds_candles(first_line(path)) else "TRADES"
+            line = first_line(path)
+            service = "CANDLES" if holds_candles(line) else "TRADES"
+            exchange = exchange_of(line)
+            if exchange and given.get("exchange") not in (None, "", exchange):
+                raise UsageError(
+                    f"path={path}: is of {exchange} by its format; leave out exchange={given['exchange']}"
+                )
+            asked["exchange"] = exchange or asked["exchange"]
             asked["path"] = f"/archive/{path.name}"
             more = {"HISTORY_PATH": str(path), "HISTORY_NAME": path.name}
         elif not asked["path"]:
@@ -89,7 +96,9 @@ def first_line(path: Path) -> str:
     """The first one that is in the files that `path` names, a file or folder. Raises `UsageError`."""
     if not path.exists():
         raise UsageError(f"path={path}: does not exist; name a file or folder")
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found = [path]
+    if path.is_dir():
+        found = [item for item in sorted(path.rglob("*")) if not _is_hidden(str(item.relative_to(path)))]
     files = [item for item in found if item.is_file() and item.name.lower().endswith(FILES)]
     if not files:
         raise UsageError(f"path={path}: no {', '.join(FILES)} there")
@@ -108,7 +117,7 @@ def _first_line(path: Path) -> str:
                 return _read_line(path.name, file)
             with zipfile.ZipFile(file) as packed:
                 for name in packed.namelist():
-                    if name.lower().endswith(FILES[:2]):
+                    if name.lower().endswith(FILES[:2]) and not _is_hidden(name):
                         with packed.open(name) as member:
                             line = _read_line(name, member)
                         if line:
@@ -121,11 +130,37 @@ def _first_line(path: Path) -> str:
 def _read_line(name: str, file: IO[bytes]) -> str:
     if name.lower().endswith(".gz"):
         with gzip.open(file) as unpacked:
-            return unpacked.readline(4_096).decode(errors="replace")
-    return file.readline(4_096).decode(errors="replace")
+            return _first_that_says_something(unpacked)
+    return _first_that_says_something(file)
+
+
+def _first_that_says_something(lines: IO[bytes]) -> str:
+    while line := lines.readline(4_096):
+        if text := line.decode("utf-8-sig", errors="replace").strip():
+            return text
+    return ""
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in re.split(r"[/\\]", name))
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip().strip('"').lower() for cell in line.split(",")]
 
 
 def holds_candles(line: str) -> bool:
     """Whether a file that begins so holds Kraken's candles (OHLCVT), as in `services.candles.ohlcvt`."""
-    cells = line.split(",")
-    return len(cells) == 7 and all(re.fullmatch(r"\s*[\d.]+\s*", cell) for cell in cells)
+    cells = _cells(line)
+    if cells[1:6] == ["open", "high", "low", "close", "volume"]:
+        return len(cells) == 7
+    number = r"\s*\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*"
+    return len(cells) == 7 and all(re.fullmatch(number, cell, re.ASCII) for cell in line.split(","))
+
+
+def exchange_of(line: str) -> str | None:
+    """The exchange whose file begins so, as in `services.trades.history.formats`."""
+    cells = _cells(line)
+    if len(cells) == 7 and cells[5].replace("_", "") in ("true", "false", "isbuyermaker"):
+        return "binance"
+    return None

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from services.common.errors import UnknownSeriesError
+from services.common.history_report import HistoryReport
 from services.common.timeframes import FIXED_MS, TIMEFRAMES, next_ms
 from services.features.stores.contract import Reader
 
@@ -44,10 +45,21 @@ def coverage(
     return [one for one in found if one is not None]
 
 
-def has_earlier(store: Reader, exchange: str, pair: str, since_ms: int) -> bool:
-    """Whether the store has rows of a pair from before a time."""
+def have_earlier(store: Reader, report: HistoryReport) -> list[str]:
+    """Those pairs of a run of which the store has rows from before the run's series began."""
+    return [
+        pair.pair
+        for pair in report.pairs
+        if any(
+            _has_earlier(store, report.exchange, pair.pair, timeframe, pair.first_ms or report.since_ms)
+            for timeframe in TIMEFRAMES
+        )
+    ]
+
+
+def _has_earlier(store: Reader, exchange: str, pair: str, timeframe: str, begin_ms: int) -> bool:
     try:
-        return store.history(pair, "1m", end=since_ms, exchange=exchange, limit=1).num_rows > 0
+        return store.history(pair, timeframe, end=begin_ms, exchange=exchange, limit=1).num_rows > 0
     except UnknownSeriesError:
         return False
 

@@ -10,20 +10,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from uuid import uuid4
 
-from services.backfill.coverage import coverage, has_earlier
+from services.backfill.coverage import coverage, have_earlier
 from services.backfill.report import report_text
 from services.backfill.source import CHAIN, SourceService, source_settings
 from services.backfill.state import EMBEDDED as EMBEDDED_NAME
 from services.backfill.state import broker_name, forget_other_brokers
 from services.backfill.watch import wait_until_ended
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker
-from services.common.errors import ServiceError, SettingsError, SourceError
+from services.common.errors import BrokerUnavailableError, ServiceError, SettingsError, SourceError
 from services.common.history_report import HistoryReport, load_report
 from services.common.settings import BrokerSettings
 from services.demo.indicators import chosen_indicators, told
-from services.demo.processes import Cluster, DemoError, own_folder
+from services.demo.processes import Cluster, DemoError, FolderError, RefusedError, own_folder
 from services.features import open_store
 
+GOES_ON = "the same command goes on where it was\n"
 SUFFIX = "-historical"
 BEGAN_ANEW = (
     "the store holds earlier rows of {}: indicators of this run began anew where it begins, so its first "
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        source = source_settings(asked, folder / "state")
+        source = source_settings(asked, folder / "state", time.time_ns() // 1_000_000)
         indicators = chosen_indicators()
         sys.stdout.write(told(indicators))
         own_broker = os.environ.get("KAFKA_BROKERS")
@@ -55,21 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return run(cluster, source, folder, asked.store.resolve(), indicators, suffix)
             finally:
                 cluster.stop()
-    except (SettingsError, SourceError) as error:
+    except (SettingsError, SourceError, RefusedError) as error:
         sys.stderr.write(f"backfill: {error}\n")
         return 2
     except (DemoError, ServiceError) as error:
-        sys.stderr.write(f"\nbackfill: {error}\nthe same command goes on where it was\n")
+        again = isinstance(error, (DemoError, BrokerUnavailableError)) and not isinstance(error, FolderError)
+        sys.stderr.write(f"\nbackfill: {error}\n{GOES_ON if again else ''}")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command goes on where it was\n")
+        sys.stderr.write(f"\nstopped; {GOES_ON}")
         return 130
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make backfill", description=__doc__)
     parser.add_argument(
-        "--exchange", default="kraken", help="kraken, binance; any name with --source archive"
+        "--exchange",
+        default="",
+        help="kraken, binance; any name with --source archive; kraken, or what the files say, if not given",
     )
     parser.add_argument("--pairs", default="", help="like BTC/USD,ETH/USD; an archive knows its own")
     parser.add_argument("--since", default="", help="begin with this time, like 2024-01-01")
@@ -122,7 +126,7 @@ def run(
     pairs = [pair.pair for pair in report.pairs]
     with open_store(store) as reader:
         rows = coverage(reader, report.exchange, pairs, report.since_ms, report.until_ms)
-        earlier = [pair for pair in pairs if has_earlier(reader, report.exchange, pair, report.since_ms)]
+        earlier = have_earlier(reader, report)
     if earlier:
         report.notes.append(BEGAN_ANEW.format(", ".join(earlier)))
     sys.stdout.write(f"{report_text(report, rows, time.monotonic() - began)}\n")

@@ -5,33 +5,28 @@ same. Nothing is kept between runs: a run that was killed sends all again, which
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 from uuid import uuid4
 
 from loguru import logger
 
+from services.candles.asked import AskedRange
 from services.candles.bucket import Bucket, to_candles
-from services.candles.ohlcvt import ESTIMATES, IntervalParser, timeframe_of
+from services.candles.files import CandleFiles, candle_files
+from services.candles.ohlcvt import ESTIMATES
 from services.candles.series import Applied, PairCandles
 from services.candles.settings import CandlesSettings
 from services.common.batches import split_batch
 from services.common.delivery import Delivery
 from services.common.errors import SettingsError, SourceError
 from services.common.history import EMPTY, begin_header, end_header
-from services.common.history_report import HistoryReport, Missing, PairHistory, time_text
+from services.common.history_report import HistoryReport, PairHistory
 from services.common.messages import batch_headers, encode, series_key
 from services.common.runner import Context
 from services.common.stopping import stopping
-from services.common.symbols import pair_of_stem
-from services.common.text_files import TextFile, locate
 from services.common.timeframes import TIMEFRAMES
 from services.common.topics import batch_bytes, ensure_topics
 
-ENDINGS = (".csv", ".csv.gz")
-#: Kraken leaves out intervals without trades, but few pairs are without any for so long.
-QUIET_MS = 24 * 3_600_000
 MAX_ROWS = 2_000
 FLUSH_S = 30.0
 
@@ -64,6 +59,7 @@ class ArchivePipeline:
         self._run = context.broker.history_run or uuid4().hex
         self._max_bytes = batch_bytes(context.broker)
         self._notes = [ESTIMATES]
+        self._ends_ms: list[int] = []
 
     def run(self) -> None:
         """Send all candles of all pairs and say that it is all."""
@@ -72,49 +68,64 @@ class ArchivePipeline:
         stop = threading.Event()
         with stopping(stop):
             for entry in report.pairs:
-                self._send_pair(entry, *self._files[entry.pair], stop)
+                self._send_pair(entry, self._files[entry.pair], stop)
             self._delivery.flush(FLUSH_S)
         if stop.is_set():
             return
         firsts = [pair.first_ms for pair in pairs if pair.first_ms is not None]
         report.since_ms = self._settings.since or min(firsts, default=0)
-        report.until_ms = max((pair.last_ms or 0 for pair in pairs), default=0)
+        report.until_ms = max(self._ends_ms)
         report.ended = True
         report.save(self._report_path)
 
-    def _send_pair(self, entry: PairHistory, file: TextFile, timeframe: str, stop: threading.Event) -> None:
-        key = series_key(self._settings.exchange, entry.pair)
-        logger.info("{}: candles of {} and longer from {}", entry.pair, timeframe, file.location)
-        since_ms, until_ms = self._settings.since or 1, self._settings.until
-        self._send_empty(key, begin_header(), since_ms)
-        candles = PairCandles(self._settings.rules())
-        candles.heartbeat(since_ms)
-        waiting: dict[str, list[Bucket]] = {name: [] for name in self._settings.timeframes}
-        for parts in intervals_of(file, timeframe, self._now_ms):
-            wanted = [
-                part
-                for part in parts
-                if part.start_ms >= since_ms and (until_ms is None or part.end_ms <= until_ms)
-            ]
-            if wanted:
-                entry.trades += sum(part.count for part in wanted)
-                entry.first_ms = wanted[0].start_ms if entry.first_ms is None else entry.first_ms
-                entry.last_ms = wanted[-1].end_ms
-                self._collect(candles.intervals(wanted, timeframe), waiting, key, entry.pair)
-            self._done.labels(entry.pair).set(file.read_bytes / max(1, file.total_bytes))
+    def _send_pair(self, entry: PairHistory, files: CandleFiles, stop: threading.Event) -> None:
+        """The candles of one pair, from its beginning to its end."""
+        settings, pair = self._settings, entry.pair
+        key = series_key(settings.exchange, pair)
+        logger.info("{}: candles of {} and longer from {}", pair, files.timeframe, files)
+        longer = TIMEFRAMES[TIMEFRAMES.index(files.timeframe) :]
+        names = [name for name in settings.timeframes if name in longer]
+        asked = AskedRange(pair, settings.since or 0, settings.until, names)
+        candles: PairCandles | None = None
+        waiting: dict[str, list[Bucket]] = {name: [] for name in names}
+        for parts in files.intervals(self._now_ms):
+            ended_ms = asked.last_ms
+            for run, begin_ms in asked.take(parts):
+                if begin_ms is not None:
+                    if candles is not None and ended_ms is not None:
+                        # Ahead of a hole, too, nothing comes late any more.
+                        closed = candles.heartbeat(ended_ms, final=True)
+                        self._collect(closed, waiting, key, pair, all_of_it=True)
+                    candles = self._begin(key, begin_ms)
+                assert candles is not None
+                ended_ms = run[-1].end_ms
+                entry.trades += sum(part.count for part in run)
+                self._collect(candles.intervals(run, files.timeframe), waiting, key, pair)
+            self._done.labels(pair).set(files.share)
             self._health.input_arrived()
             self._delivery.poll()
             if stop.is_set():
                 return
-        if entry.last_ms is None or entry.first_ms is None:
-            raise SourceError(f"{file.location}: no candles in the asked time")
-        if self._settings.since is not None and entry.first_ms - since_ms > QUIET_MS:
-            self._notes.append(f"the candles of {entry.pair} begin at {time_text(entry.first_ms)} only")
-        if until_ms is not None and until_ms - entry.last_ms > QUIET_MS:
-            entry.missing.append(Missing("the file ends here", from_ms=entry.last_ms, until_ms=until_ms))
-        self._collect(candles.heartbeat(entry.last_ms, final=True), waiting, key, entry.pair, all_of_it=True)
+            if asked.over:
+                break
+        if candles is None:
+            raise SourceError(f"{files}: no candles in the asked time")
+        end_ms = asked.end(self._now_ms())
+        entry.first_ms, entry.last_ms = asked.first_ms, asked.last_ms
+        entry.missing += asked.missing
+        self._notes += asked.notes
+        self._ends_ms.append(end_ms)
+        self._collect(candles.heartbeat(end_ms, final=True), waiting, key, pair, all_of_it=True)
         self._delivery.flush(FLUSH_S)
-        self._send_empty(key, end_header(self._run, len(self._files)), entry.last_ms)
+        self._send_empty(key, end_header(self._run, len(self._files)), end_ms)
+        self._done.labels(pair).set(1.0)
+
+    def _begin(self, key: bytes, at_ms: int) -> PairCandles:
+        """The series begins, or begins anew: candles that began before are incomplete."""
+        self._send_empty(key, begin_header(), at_ms)
+        candles = PairCandles(self._settings.rules())
+        candles.heartbeat(at_ms)
+        return candles
 
     def _collect(
         self,
@@ -139,40 +150,3 @@ class ArchivePipeline:
     def _send_empty(self, key: bytes, history: tuple[str, bytes], time_ms: int) -> None:
         headers = [*batch_headers(self._now_ms()), history]
         self._delivery.send(self._topic, key, EMPTY, headers=headers, timestamp_ms=time_ms)
-
-
-def candle_files(path: Path, pairs: tuple[str, ...]) -> dict[str, tuple[TextFile, str]]:
-    """The file with the shortest candles of each pair, and their timeframe. Raises `SourceError`."""
-    found: dict[str, tuple[TextFile, str]] = {}
-    locations = locate(path, ENDINGS)
-    for location in locations:
-        timeframe = timeframe_of(location.stem)
-        pair = pair_of_stem(location.stem, pairs)
-        if timeframe is None or pair is None:
-            continue
-        known = found.get(pair)
-        if known is None or _rank(timeframe) < _rank(known[1]):
-            found[pair] = (TextFile(location), timeframe)
-        elif timeframe == known[1]:
-            raise SourceError(
-                f"{known[0].location} and {location} are both {pair} {timeframe}; keep one of them"
-            )
-    lacking = [pair for pair in pairs if pair not in found]
-    if lacking or not found:
-        names = ", ".join(location.name for location in locations[:5])
-        raise SourceError(
-            f"{path}: no candles of {', '.join(lacking) or 'any pair'}; there are {names}, "
-            "and names like XBTUSD_1.csv are known"
-        )
-    return {pair: found[pair] for pair in pairs} if pairs else dict(sorted(found.items()))
-
-
-def _rank(timeframe: Any) -> int:
-    return TIMEFRAMES.index(timeframe)
-
-
-def intervals_of(file: TextFile, timeframe: str, now_ms: Callable[[], int]) -> Iterator[list[Bucket]]:
-    """The intervals of a file, a block at a time. Raises `SourceError` with file, line and remedy."""
-    parser = IntervalParser(str(file.location), timeframe)
-    for line, text in file.texts():
-        yield parser.parse(text, line, now_ms())

@@ -22,6 +22,9 @@ ESTIMATES = (
     "buy_volume as half of the volume"
 )
 WIDTH = 7
+_TIMES = ("time", "timestamp", "unixtime")
+_NAMES = ["open", "high", "low", "close", "volume"]
+_NUMBER = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*", re.ASCII)
 _MINUTES = re.compile(r"_(\d{1,5})$")
 
 
@@ -34,7 +37,13 @@ def timeframe_of(stem: str) -> str | None:
 def holds_candles(head: str) -> bool:
     """Whether the first line of a file is of these, and not of Binance, whose trades have as many columns."""
     cells = head.split(",")
-    return len(cells) == WIDTH and all(re.fullmatch(r"\s*[\d.]+\s*", cell) for cell in cells)
+    return is_header(head) or (len(cells) == WIDTH and all(map(_NUMBER.fullmatch, cells)))
+
+
+def is_header(head: str) -> bool:
+    """Whether a line names the columns; Kraken's files have none, but people give them one."""
+    cells = [cell.strip().strip('"').lower() for cell in head.split(",")]
+    return len(cells) == WIDTH and cells[0] in _TIMES and cells[1:6] == _NAMES
 
 
 class IntervalParser:
@@ -44,10 +53,15 @@ class IntervalParser:
         self._name = name
         self._timeframe = timeframe
         self._last_ms = 0
+        self._begun = False
 
     def parse(self, text: str, line: int, latest_ms: int) -> list[Bucket]:
         """The intervals with trades of whole lines, the first of which is `line`. Raises `SourceError`."""
         lines = text.splitlines()
+        if not self._begun and lines:
+            self._begun = True
+            if is_header(lines[0]):
+                lines, line = lines[1:], line + 1
         numbers = [line + index for index, row in enumerate(lines) if row.strip()]
         cells = [cell for row in lines if row.strip() for cell in row.split(",")]
         if len(cells) != WIDTH * len(numbers):
@@ -66,14 +80,15 @@ class IntervalParser:
         ]
 
     def _floats(self, cells: Sequence[str], numbers: Sequence[int]) -> list[float]:
+        # float() reads 1_000; nobody else does.
         try:
-            values = list(map(float, cells))
+            values = [] if any("_" in cell for cell in cells) else list(map(float, cells))
         except ValueError:
             values = []
         if values and isfinite(sum(values)) and min(values) >= 0:
             return values
         for number, cell in zip(numbers, cells, strict=True):
-            if not re.fullmatch(r"\s*\d+\.?\d*([eE][+-]?\d{1,3})?\s*", cell, re.ASCII):
+            if not _NUMBER.fullmatch(cell) or not isfinite(float(cell)):
                 raise SourceError(f"{self._name}:{number}: {cell[:40]!r} is no number ≥ 0; repair it")
         return values
 

@@ -11,7 +11,7 @@ from services.candles.bucket import to_candles
 from services.candles.series import Applied, PairCandles, Rules
 from services.candles.settings import CandlesSettings
 from services.common.errors import ContractError
-from services.common.history import EMPTY, begins, ending
+from services.common.history import EMPTY, begins, ending, pauses
 from services.common.messages import (
     MAX_CLOCK_SKEW_MS,
     Trade,
@@ -68,7 +68,9 @@ class CandlesStep:
         if message.value == HEARTBEAT:
             if message.timestamp_ms > limit_ms:
                 raise ContractError("future_event", f"heartbeat stamped {message.timestamp_ms}")
-            final = ending(message.value, message.headers) is not None
+            # Before a hole, as at the end, nothing comes late any more.
+            at = message.value, message.headers
+            final = ending(*at) is not None or pauses(*at)
             applied = candles.heartbeat(message.timestamp_ms, final=final)
         else:
             trades, indexes, times = self._decode(message, limit_ms, result)

@@ -3,7 +3,8 @@
 An empty message with the header ``history`` says it: ``begin`` before the first row of a series, ``end RUN
 N`` after the last one, where N series are in the run. Each service passes it on behind its own rows. On the
 first, services forget the series, so that the same history can be run again; when all N have ended, they
-stop.
+stop. Where a history has a hole, ``pause`` says that what came so far is whole up to the message's time, and
+another ``begin`` that the series begins anew behind the hole.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,11 @@ def begin_header() -> tuple[str, bytes]:
     return HISTORY_HEADER, b"begin"
 
 
+def pause_header() -> tuple[str, bytes]:
+    """Header of the last message of a series before a hole."""
+    return HISTORY_HEADER, b"pause"
+
+
 def end_header(run: str, series: int) -> tuple[str, bytes]:
     """Header of the last message of a series; `run` holds no space."""
     return HISTORY_HEADER, f"end {run} {series}".encode("ascii")
@@ -35,6 +41,11 @@ def end_header(run: str, series: int) -> tuple[str, bytes]:
 def begins(value: bytes, headers: Headers) -> bool:
     """Whether a message says that its series begins anew."""
     return value == EMPTY and header(headers, HISTORY_HEADER) == "begin"
+
+
+def pauses(value: bytes, headers: Headers) -> bool:
+    """Whether a message says that a hole follows in its series."""
+    return value == EMPTY and header(headers, HISTORY_HEADER) == "pause"
 
 
 def ending(value: bytes, headers: Headers) -> End | None:

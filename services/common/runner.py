@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fastapi import APIRouter
 from loguru import logger
 
-from services.common.errors import ServiceError, SettingsError
+from services.common.errors import ServiceError, SettingsError, SourceError, SourceUnavailableError
 from services.common.health import Health
 from services.common.http import HttpServer, build_http_app
 from services.common.logs import configure_logging
@@ -46,8 +46,9 @@ def run_service[S: ServiceSettings](
 ) -> int:
     """Run a service until it is stopped; returns the exit code of the process.
 
-    0 after SIGTERM, Ctrl-C or the end of a finite source; 2 for wrong settings; 1 when the stream
-    died. An exception that is no `ServiceError` is a bug and is raised.
+    0 after SIGTERM, Ctrl-C or the end of a finite source; 2 when what it was given is wrong, settings or a
+    source, so that the same again is refused again; 1 when the stream died. An exception that is no
+    `ServiceError` is a bug and is raised.
     """
     try:
         settings = settings_type.load(env_file=env_file)
@@ -73,7 +74,8 @@ def run_service[S: ServiceSettings](
         return 2
     except ServiceError as error:
         logger.error("{}: {}", type(error).__name__, error)
-        return 1
+        refused = isinstance(error, SourceError) and not isinstance(error, SourceUnavailableError)
+        return 2 if refused else 1
     finally:
         if server is not None:
             server.stop()

@@ -10,7 +10,8 @@ _ASSETS = {old: new for new, old in KRAKEN_ASSETS.items()}
 #: XBTUSD is not XB/TUSD; who has files of those names the pairs.
 _MONEY = ("FDUSD", "USDT", "USDC", "USD", "EUR", "GBP", "CAD", "JPY", "AUD", "CHF", "TRY", "BRL", "DAI")
 QUOTES = (*_MONEY, "XBT", "BTC", "ETH", "BNB")
-_FILE_PAIR = re.compile(r"^([A-Z0-9]{1,20})-([A-Z0-9]{1,20})(?![A-Za-z0-9])")
+#: The second half is no year and no number of a part.
+_FILE_PAIR = re.compile(r"^([A-Z0-9]{1,20})-([A-Z][A-Z0-9]{0,19})(?![A-Za-z0-9])")
 
 
 def kraken_name(pair: str) -> str:
@@ -33,7 +34,10 @@ def pair_of_stem(stem: str, pairs: Sequence[str]) -> str | None:
     for pair in pairs:
         if symbol in (pair.replace("/", ""), kraken_name(pair)):
             return pair
-    found = pair_of_name(stem) or _split(symbol)
+    found = pair_of_name(stem)
+    if found is None or found.split("/")[1] not in QUOTES:
+        # XBTUSD-TRADES is no pair of XBTUSD.
+        found = _split(symbol) or found
     return found if found is not None and (not pairs or found in pairs) else None
 
 

@@ -6,6 +6,7 @@ file to what it holds, and the number of files in a zip.
 
 import gzip
 import lzma
+import re
 import stat
 import zipfile
 import zlib
@@ -25,6 +26,8 @@ MAX_RATIO = 200
 #: So little is unpacked in any case.
 RATIO_COUNTS_FROM_BYTES = 10_000_000
 MAX_MEMBERS = 50_000
+PEEK_BYTES = 4_096
+_BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,17 @@ class Location:
 def locate(path: Path, endings: Sequence[str]) -> list[Location]:
     """The text files that `path`, a file or folder, names: itself, those in it, those in zip files of it.
 
-    Raises `SourceError` when there is none, or a zip file is not to be trusted.
+    Without hidden ones, and without what macOS packs beside each file under its name. Raises `SourceError`
+    when there is none, or a zip file is not to be trusted.
     """
     known = ", ".join((*endings, ".zip"))
     if path.is_dir():
         found = [
             location
             for item in sorted(path.rglob("*"))
-            if item.is_file() and item.name.lower().endswith((*endings, ".zip"))
+            if item.name.lower().endswith((*endings, ".zip"))
+            and not _is_hidden(item.relative_to(path).parts)
+            and item.is_file()
             for location in _within(item, endings)
         ]
         if not found:
@@ -69,6 +75,10 @@ def locate(path: Path, endings: Sequence[str]) -> list[Location]:
     if not path.name.lower().endswith((*endings, ".zip")):
         raise SourceError(f"{path}: of unknown kind; expected {known}")
     return _within(path, endings)
+
+
+def _is_hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _within(path: Path, endings: Sequence[str]) -> list[Location]:
@@ -92,7 +102,8 @@ def _within(path: Path, endings: Sequence[str]) -> list[Location]:
             raise SourceError(f"{path}: {member.filename[:80]!r} is a link, no file")
         if member.flag_bits & 1:
             raise SourceError(f"{path}: {member.filename[:80]!r} is encrypted; unpack it first")
-        found.append(Location(path, member.filename))
+        if not _is_hidden(member.filename.replace("\\", "/").split("/")):
+            found.append(Location(path, member.filename))
     if not found:
         raise SourceError(f"{path}: no {', '.join(endings)} in this archive")
     return found
@@ -149,14 +160,31 @@ class TextFile:
             yield line, rest + b"\n"
 
     def texts(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, str]]:
-        """The same as text with plain line ends; a byte order mark is left out. Raises `SourceError`."""
+        """The same as text with plain line ends, without a byte order mark and blank lines at the beginning.
+
+        Raises `SourceError`.
+        """
+        begun = False
         for line, block in self.blocks(block_bytes):
             try:
                 text = block.decode("utf-8-sig" if line == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 bad = line + block[: error.start].count(b"\n")
                 raise SourceError(f"{self.location}:{bad}: no UTF-8 text; is this a CSV file?") from error
-            yield line, text.replace("\r\n", "\n") if "\r" in text else text
+            text = text.replace("\r\n", "\n") if "\r" in text else text
+            if not begun:
+                blank = _BLANK_LINES.match(text)
+                if blank is not None:
+                    text, line = text[blank.end() :], line + blank[0].count("\n")
+                begun = bool(text)
+            if text:
+                yield line, text
+
+    def first_line(self) -> str | None:
+        """The first line that is not blank, None when there is none. Raises `SourceError`."""
+        for _, text in self.texts(PEEK_BYTES):
+            return text.partition("\n")[0]
+        return None
 
     @contextmanager
     def _open(self) -> Iterator[tuple[IO[bytes], Any]]:

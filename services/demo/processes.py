@@ -20,12 +20,22 @@ START_WITHIN_S = 30.0
 PREFIXES = ("KAFKA_", "TRADES_", "CANDLES_", "TA_", "NEWS_", "FEATURES_")
 
 
+#: The exit code of a service that refuses what it was given, see `run_service`.
+REFUSED = 2
 #: The file in a folder that whoever uses it holds locked.
 LOCK = "lock"
 
 
 class DemoError(Exception):
     """The demo cannot go on; the text says why and what to do."""
+
+
+class RefusedError(DemoError):
+    """A service refuses what it was given, so the same again is refused again."""
+
+
+class FolderError(DemoError):
+    """The folder cannot be used."""
 
 
 class Process(Protocol):
@@ -78,7 +88,8 @@ class Service:
         """Raise `DemoError` with the end of its log if it died."""
         code = self.process.poll()
         if code not in (None, 0):
-            raise DemoError(f"{self.name} ended with code {code}; its log {self.log} ends:\n{self.tail()}")
+            kind = RefusedError if code == REFUSED else DemoError
+            raise kind(f"{self.name} ended with code {code}; its log {self.log} ends:\n{self.tail()}")
 
     def tail(self, lines: int = 15) -> str:
         """The end of the log."""
@@ -166,11 +177,15 @@ class Cluster:
 
 @contextmanager
 def own_folder(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder` meanwhile. Raises `DemoError` when one is in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Keep other runs out of `folder` meanwhile. Raises `FolderError` if it has one, or is of no use."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+    except OSError as error:
+        raise FolderError(f"cannot use the folder {folder}: {error.strerror}; name another one") from error
     with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DemoError(f"another run is using {folder}; end it or use --folder") from error
+            raise FolderError(f"another run is using {folder}; end it or use --folder") from error
         yield

@@ -7,7 +7,7 @@ from uuid import uuid4
 from services.common.dead_letters import dead_letter
 from services.common.delivery import Delivery
 from services.common.errors import ContractError
-from services.common.history import EMPTY, begin_header, end_header
+from services.common.history import EMPTY, begin_header, end_header, pause_header
 from services.common.messages import Trade, batch_headers, encode, series_key
 from services.common.refusals import Refusals
 from services.common.runner import Context
@@ -29,7 +29,10 @@ class Publisher(Protocol):
         """Say that nothing more traded up to `known_until_ms`."""
 
     def begin(self, pair: str, since_ms: int, now_ms: int) -> None:
-        """Say that a pair's history begins at `since_ms` (0: with its first trade)."""
+        """Say that a pair's history begins, or begins anew, at `since_ms`."""
+
+    def pause(self, pair: str, known_until_ms: int, now_ms: int) -> None:
+        """Say that a pair's history is whole up to `known_until_ms`, and behind it something is missing."""
 
     def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
         """Say that a pair's history is complete up to `known_until_ms`; `series` pairs will say so."""
@@ -92,6 +95,10 @@ class KafkaPublisher:
         """Send a first heartbeat, on which services forget what they know of the pair."""
         # To the client library a timestamp of 0 is none, and it would put now.
         self._empty(pair, max(1, since_ms), [*batch_headers(now_ms), begin_header()])
+
+    def pause(self, pair: str, known_until_ms: int, now_ms: int) -> None:
+        """Send a heartbeat behind which something is missing, up to the next `begin`."""
+        self._empty(pair, known_until_ms, [*batch_headers(now_ms), pause_header()])
 
     def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
         """Send a last heartbeat, on which services stop when it is the last of all pairs."""

@@ -133,6 +133,8 @@ class TradesSettings(ServiceSettings):
                 raise ValueError(
                     f"TRADES_EXCHANGE: {self.exchange!r} has no REST history; known: {', '.join(REGISTRY)}"
                 )
+            if (why := REGISTRY[self.exchange].no_history) is not None:
+                raise ValueError(f"TRADES_EXCHANGE: {why}")
             if not self.pairs:
                 raise ValueError("TRADES_PAIRS: name at least one pair, like BTC/USD")
         elif self.archive_path is None:

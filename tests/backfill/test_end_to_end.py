@@ -219,6 +219,15 @@ def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     with own_folder(tmp_path / "work"):
         text = finish(start(tmp_path, "--pairs", "BTC/USD", "--since", "2024-01-01"), 1)
     assert "another run is using" in text
+    assert "goes on" not in text
+
+
+def test_a_file_that_cannot_be_read_is_refused_without_a_promise(tmp_path: Path) -> None:
+    path = tmp_path / "XBTUSD.csv"
+    path.write_text("1704067200,10,1\n1704067200,10\n")
+    text = finish(start(tmp_path, "--path", str(path)), 2)
+    assert "XBTUSD.csv:2: 2 fields instead of 3; repair the line" in text
+    assert "goes on" not in text
 
 
 def test_no_store_is_left_by_a_run_that_was_refused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.candles.archive import candle_files
 from services.candles.bucket import Bucket
+from services.candles.files import candle_files
 from services.candles.ohlcvt import IntervalParser, holds_candles, timeframe_of
 from services.candles.series import PairCandles
 from services.common.errors import SourceError
@@ -83,6 +83,20 @@ def test_vwap_and_buys_are_estimates_within_their_bounds() -> None:
     assert (bucket.start_ms, bucket.end_ms, bucket.count) == (T0 * 1000, T0 * 1000 + 60_000, 3)
 
 
+@pytest.mark.parametrize("volume", ["5e-05", "1E3", ".5", "+2"])
+def test_whatever_number_tells_a_file_of_candles_is_read_as_one(volume: str) -> None:
+    row = f"{T0},10,12,9,11,{volume},3"
+    assert holds_candles(row)
+    assert read(row + "\n")[0].volume == float(volume)
+
+
+def test_a_header_is_passed_and_counts_as_a_line() -> None:
+    head = "time,open,high,low,close,volume,trades\n"
+    assert read(head + ROW) == read(ROW)
+    with pytest.raises(SourceError, match=":3: 'x' is no number"):
+        read(head + ROW + f"{T0 + 60},x,12,9,11,5,3\n")
+
+
 def test_rows_without_trades_are_left_to_be_made_anew() -> None:
     assert read(f"{T0},10,10,10,10,0,0\n") == []
 
@@ -93,7 +107,12 @@ def test_rows_without_trades_are_left_to_be_made_anew() -> None:
         (ROW.strip(), True),
         ("5,100.5,0.25,25.1,1704067200000,True,True", False),
         (f"{T0},1,1", False),
-        ("time,open,high,low,close,volume,count", False),
+        ("time,open,high,low,close,volume,count", True),
+        ('"Timestamp","Open","High","Low","Close","Volume","Trades"', True),
+        (f"{T0},10,12,9,11,5e-05,3", True),
+        (f"{T0},10,12,9,11,.5,3", True),
+        (f"{T0},1.2.3,12,9,11,5,3", False),
+        ("time,price,volume", False),
     ],
 )
 def test_files_of_candles_are_known_by_their_first_line(head: str, yes: bool) -> None:
@@ -115,6 +134,8 @@ def test_names_tell_the_timeframe(stem: str, timeframe: str | None) -> None:
         (ROW + "x\n", ":2: not 7 fields"),
         (f"{T0},a,12,9,11,5,3\n", ":1: 'a' is no number"),
         (f"{T0},nan,12,9,11,5,3\n", ":1: 'nan' is no number"),
+        (f"{T0},1_0,12,9,11,5,3\n", ":1: '1_0' is no number"),
+        (f"{T0},1e999,12,9,11,5,3\n", ":1: '1e999' is no number"),
         (f"{T0},-1,12,9,11,5,3\n", ":1: '-1' is no number"),
         (f"{T0},10,12,10.5,11,5,3\n", ":1: open and close must lie between"),
         (f"{T0},10,12,9,13,5,3\n", ":1: open and close must lie between"),
@@ -133,14 +154,10 @@ def test_each_pair_takes_the_shortest_of_its_files(tmp_path: Path) -> None:
     for name in ("XBTUSD_60", "XBTUSD_5", "XBTUSD_720", "ETHUSD_1440"):
         (tmp_path / f"{name}.csv").write_text(ROW)
     found = candle_files(tmp_path, ())
-    assert {pair: timeframe for pair, (_, timeframe) in found.items()} == {"BTC/USD": "5m", "ETH/USD": "1d"}
+    assert {pair: files.timeframe for pair, files in found.items()} == {"BTC/USD": "5m", "ETH/USD": "1d"}
     assert list(candle_files(tmp_path, ("ETH/USD",))) == ["ETH/USD"]
     with pytest.raises(SourceError, match=r"no candles of SOL/USD; there are"):
         candle_files(tmp_path, ("SOL/USD",))
-    (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "XBTUSD_5.csv").write_text(ROW)
-    with pytest.raises(SourceError, match="are both BTC/USD 5m; keep one"):
-        candle_files(tmp_path, ())
 
 
 # --- the end of a history -------------------------------------------------------------------------

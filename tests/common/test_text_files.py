@@ -130,6 +130,26 @@ def test_a_folder_is_searched_with_its_zip_files(tmp_path: Path) -> None:
     assert [location.stem for location in found] == ["XBTUSD", "ETHUSD"]
 
 
+def test_hidden_files_and_what_macos_packs_beside_each_are_left_out(tmp_path: Path) -> None:
+    for name in ("a.csv", ".a.csv", ".cache/b.csv", "__MACOSX/a.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1\n")
+    pack(tmp_path / "b.zip", {"q/b.csv": b"1\n", "__MACOSX/q/._b.csv": b"\xff", "q/.c.csv": b"1\n"})
+    assert [str(found.name) for found in locate(tmp_path, CSV)] == ["a.csv", "b.csv"]
+    # Who names one means it.
+    assert [str(found.name) for found in locate(tmp_path / ".a.csv", CSV)] == [".a.csv"]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 3, 65_536])
+def test_blank_lines_at_the_beginning_are_passed_and_counted(tmp_path: Path, block_bytes: int) -> None:
+    file = TextFile(plain(tmp_path, b"\xef\xbb\xbf\n  \r\n\n1,2\n\n3,4\n"))
+    texts = list(file.texts(block_bytes))
+    assert texts[0][0] == 4
+    assert "".join(text for _, text in texts) == "1,2\n\n3,4\n"
+    assert file.first_line() == "1,2"
+    assert TextFile(plain(tmp_path, b"\n \n")).first_line() is None
+
+
 def a_link() -> zipfile.ZipInfo:
     info = zipfile.ZipInfo("link.csv")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16

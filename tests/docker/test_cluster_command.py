@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.backfill.source import offers_candles
+from services.backfill.source import first_lines, offers_candles
 from services.common.settings import BrokerSettings
 from tests.docker.clusters import ROOT
 
@@ -20,6 +20,9 @@ SINCE = ("--since", "2024-01-01")
 PAIRS = ("--pairs", "BTC/USD")
 CANDLES = "1704067200,42000.1,42010,41990.5,42005,1.5,12\n"
 TRADES = "1704067200.1234,42000.1,0.5\n"
+#: What a spreadsheet makes of them.
+HEADED = "time,open,high,low,close,volume,trades\n" + CANDLES
+SMALL = CANDLES.replace("1.5", "5e-05")
 #: `ps` answers with $RUNNING, of all containers with $THERE; else it leaves its command and its variables.
 DOCKER = """#!/bin/sh
 case "$*" in
@@ -142,7 +145,10 @@ def test_an_archive_alone_is_mounted_and_knows_its_pairs(docker: Docker, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "zip", "folder"])
-@pytest.mark.parametrize(("text", "holds"), [(CANDLES, True), (TRADES, False)])
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [(CANDLES, True), (TRADES, False), ("\n" + CANDLES, True), (HEADED, True), (SMALL, True)],
+)
 def test_files_of_candles_come_in_by_candles(
     docker: Docker, tmp_path: Path, kind: str, text: str, holds: bool
 ) -> None:
@@ -159,7 +165,7 @@ def test_files_of_candles_come_in_by_candles(
         path.write_bytes(gzip.compress(text.encode()) if kind == "csv.gz" else text.encode())
     path.chmod(0o644)
     asked = folder if kind == "folder" else path
-    assert offers_candles(asked) == holds, "`make backfill` decides otherwise"
+    assert offers_candles(first_lines(asked)) == holds, "`make backfill` decides otherwise"
     commands = docker.run(*HISTORY, "--path", str(asked), *SINCE, "--exchange", "binance")
     told = docker.told()
     if holds:
@@ -171,6 +177,16 @@ def test_files_of_candles_come_in_by_candles(
     else:
         assert "trades_historical" in commands[-1]
         assert told["TRADES_ARCHIVE_PATH"] == f"/archive/{asked.name}"
+
+
+def test_files_that_say_whose_they_are_are_stored_under_that_exchange(docker: Docker, tmp_path: Path) -> None:
+    path = tmp_path / "BTCUSDT-trades-2024-01-01.csv"
+    path.write_text("1,100.5,0.25,25.1,1704067200000,True,True\n")
+    path.chmod(0o644)
+    docker.run(*HISTORY, "--path", str(path))
+    assert docker.told()["TRADES_EXCHANGE"] == "binance"
+    told = docker.refuses(*HISTORY, "--path", str(path), "--exchange", "kraken")
+    assert "is of binance by its format; leave out exchange=kraken" in told
 
 
 def test_an_archive_that_containers_may_not_read_is_refused(docker: Docker, tmp_path: Path) -> None:

@@ -159,13 +159,13 @@ def test_a_replay_killed_at_a_point_and_started_again_tells_the_same(
 
 def test_a_wrong_file_key_or_setting_ends_the_process_in_words(forks: Forks, tmp_path: Path) -> None:
     code, log = forks.run("_missing", sources="file", file_path=str(tmp_path / "none.csv"))
-    assert (code, "no such file; set NEWS_FILE_PATH" in log) == (1, True), log
+    assert (code, "no such file; set NEWS_FILE_PATH" in log) == (2, True), log
     code, log = forks.run("_setting", sources="cryptopanic", cryptopanic_token=KEY, cryptopanic_plan="free")
     assert (code, "NEWS_CRYPTOPANIC_PLAN" in log) == (2, True), log
     with site(lambda request: request.json({"info": f"Token {KEY} not found"}, 401)) as here:
         options = {"cryptopanic_token": KEY, "cryptopanic_url": here.url, "allow_private": "true"}
         code, refused = forks.run("_key", None, sources="cryptopanic", **options)
-    assert (code, "check NEWS_CRYPTOPANIC_TOKEN" in refused) == (1, True), refused
+    assert (code, "check NEWS_CRYPTOPANIC_TOKEN" in refused) == (2, True), refused
     assert KEY not in log + refused
     assert "Traceback" not in log + refused
 

@@ -8,7 +8,7 @@ import msgspec
 
 from services.candles.pipeline import CandlesStep
 from services.candles.series import Rules
-from services.common.history import begin_header, end_header
+from services.common.history import begin_header, end_header, pause_header
 from services.common.messages import TaRow, Trade, encode
 from services.common.metrics import Metrics
 from services.common.step import Message
@@ -46,6 +46,10 @@ def begin(since_ms: int) -> Sent:
 
 def end(until_ms: int) -> Sent:
     return b"[]", until_ms, [end_header("run", 1)]
+
+
+def pause(until_ms: int) -> Sent:
+    return b"[]", until_ms, [pause_header()]
 
 
 def live(trades: Sequence[Trade], since_ms: int, until_ms: int, cuts: Iterable[int]) -> list[Sent]:

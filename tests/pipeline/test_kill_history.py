@@ -16,7 +16,12 @@ from tests.pipeline.support import BEGIN_MS, FAST, wait_for
 CONSUMERS = ("candles", "ta", "features")
 #: The short one ends long before the other, and its end is committed when a service dies later on.
 COUNTS = {"BTC/USD": 60, "ETH/USD": 12_000}
-KILLS = [("candles", "after_commit", 5), ("features", "after_store_write", 60)]
+HOLE, HOLE_MS, PART_MS = "SOL/USD", 5 * 86_400_000, 7_200_000
+KILLS = [
+    ("candles", "after_commit", 5),
+    ("candles", "before_commit", 10),
+    ("features", "after_store_write", 60),
+]
 type Rows = dict[tuple[str, str, int], dict[str, Any]]
 
 
@@ -26,6 +31,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (pair, count) in enumerate(COUNTS.items()):
         market = simulate(pair, BEGIN_MS, [(count * 2_000, 0.5)], 100.0, seed)
         write_csv(market, folder / f"{pair.replace('/', '-')}.csv", 1)
+    # Its files lack days, so its series begins anew in the middle of the run.
+    for part in range(2):
+        market = simulate(HOLE, BEGIN_MS + part * HOLE_MS, [(PART_MS, 0.5)], 100.0, 7 + part)
+        name = folder / str(part) / f"{HOLE.replace('/', '-')}.csv"
+        name.parent.mkdir()
+        write_csv(market, name, 1 + part * 100_000)
     return folder
 
 
@@ -92,6 +103,9 @@ def test_the_history_of_these_tests_is_whole(undisturbed: Rows) -> None:
         )
         for pair in COUNTS
     }
+    ends = {end_ms - BEGIN_MS for pair, timeframe, end_ms in undisturbed if (pair, timeframe) == (HOLE, "1m")}
+    assert min(end for end in ends if end > PART_MS) == HOLE_MS + 60_000
+    assert 2 * PART_MS // 60_000 - 4 <= len(ends) <= 2 * PART_MS // 60_000
     # All but those of the minute in which each pair ends.
     assert all(0 <= COUNTS[pair] - count < 120 for pair, count in counts.items()), counts
 

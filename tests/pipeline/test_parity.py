@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.common.messages import Trade
 from services.common.timeframes import floor_ms
-from tests.pipeline.steps import Chain, historical, live
+from tests.pipeline.steps import Chain, historical, live, pause
 from tests.trades.support import RECORDINGS
 
 KEY = b"kraken:BTC/USD"
@@ -99,6 +99,33 @@ def test_a_history_that_is_run_twice_over_the_same_state_gives_the_same_rows() -
     first = chain.send(KEY, messages)
     again = Chain(NOW_MS, chain.states).send(KEY, messages)
     assert again == first
+
+
+@settings(max_examples=40, deadline=None)
+@given(market=markets(), size=st.integers(1, 100), days=st.integers(2, 70), past_ms=st.integers(0, 59_999))
+def test_a_history_with_a_hole_is_one_series_before_it_and_another_behind_it(
+    market: list[Trade], size: int, days: int, past_ms: int
+) -> None:
+    before_ms = market[-1].event_time_ms
+    anew_ms = floor_ms(before_ms + days * 86_400_000, "1m")
+    behind = [
+        trade(
+            n.trade_id + 1_000,
+            n.event_time_ms - market[0].event_time_ms + anew_ms + past_ms,
+            n.price,
+            1.0,
+            True,
+        )
+        for n in market
+    ]
+    until_ms = behind[-1].event_time_ms
+    one = historical(market, SINCE_MS, before_ms, size)
+    other = historical(behind, anew_ms, until_ms, size)
+    whole = Chain(NOW_MS + NOW_MS).send(KEY, [*one[:-1], pause(before_ms), *other])
+    apart = Chain(NOW_MS + NOW_MS).send(KEY, one) | Chain(NOW_MS + NOW_MS).send(KEY, other)
+    assert whole == apart
+    assert not [key for key in whole if before_ms < key[1] <= anew_ms]
+    assert all(row["start_ms"] >= anew_ms for key, row in whole.items() if key[1] > anew_ms)
 
 
 def test_a_history_that_goes_on_live_is_one_series() -> None:

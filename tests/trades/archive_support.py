@@ -51,6 +51,9 @@ class Run:
     def kinds(self, pair: str) -> list[str]:
         return [kind for kind, of, *_ in self.publisher.messages if of == pair]
 
+    def begins(self, pair: str = "BTC/USD") -> list[int]:
+        return [int(m[2]) for m in self.publisher.messages if m[:2] == ("begin", pair)]
+
     def end_ms(self, pair: str) -> int:
         (end,) = [message[2] for message in self.publisher.messages if message[:2] == ("end", pair)]
         return int(end)
@@ -73,10 +76,11 @@ def kraken(count: int, start_s: float = T0_S, step_s: float = 1.0) -> str:
     return "".join(f"{start_s + i * step_s:.4f},{100 + (i * 7 % 5)}.5,0.25\n" for i in range(count))
 
 
-def binance(ids: range, start_ms: int = T0_MS, *, micro: bool = False) -> str:
+def binance(ids: range, start_ms: int = T0_MS, *, step_ms: int = 10, micro: bool = False) -> str:
+    """Rows as Binance offers them; that of id 0 would be at `start_ms`."""
     unit = 1000 if micro else 1
     return "".join(
-        f"{i},{100 + i % 7}.5,0.25,25.1,{(start_ms + i * 10) * unit},{bool(i % 3)},True\n" for i in ids
+        f"{i},{100 + i % 7}.5,0.25,25.1,{(start_ms + i * step_ms) * unit},{bool(i % 3)},True\n" for i in ids
     )
 
 

@@ -63,6 +63,9 @@ class FakePublisher:
     def begin(self, pair: str, since_ms: int, now_ms: int) -> None:
         self.messages.append(("begin", pair, since_ms, now_ms, time.monotonic()))
 
+    def pause(self, pair: str, known_until_ms: int, now_ms: int) -> None:
+        self.messages.append(("pause", pair, known_until_ms, now_ms, time.monotonic()))
+
     def end(self, pair: str, known_until_ms: int, now_ms: int, series: int) -> None:
         self.messages.append(("end", pair, known_until_ms, series, time.monotonic()))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.common.errors import SourceError
 from services.common.messages import Trade
 from services.common.symbols import pair_of_stem
-from services.trades.history.formats import complete_until_ms, parser_for
+from services.trades.history.formats import parser_for, period_of
 from tests.trades.archive_support import DAY_MS, NOW_MS, T0_MS, T0_S, Run, binance, kraken, write
 from tests.trades.support import RECORDINGS
 
@@ -25,7 +25,7 @@ def test_krakens_rows_are_numbered_and_their_sides_follow_the_tick_rule(tmp_path
         "kraken", "BTC/USD", 2, "buy", 11.0, 1.0, (T0_S + 1) * 1000, NOW_MS
     )
     (end, note) = run.report.notes
-    assert "end with its last trade at 2024-01-01 00:00:05" in end
+    assert "end where its files do, at 2024-01-01 00:00:05" in end
     assert "BTC/USD" in note
     assert "tick rule" in note
 
@@ -56,7 +56,7 @@ def test_binances_rows_keep_ids_and_the_takers_side_in_both_units_of_time(
     first = run.publisher.rows()[0]
     assert (first.side, first.event_time_ms) == ("sell", T0_MS + 50)
     assert run.publisher.rows()[1].side == "buy"  # 6 % 3 is 0: the seller was the maker
-    assert run.report.notes == []
+    assert not any("tick rule" in note for note in run.report.notes)
 
 
 def test_a_header_and_odd_notation_are_accepted(tmp_path: Path) -> None:
@@ -65,6 +65,15 @@ def test_a_header_and_odd_notation_are_accepted(tmp_path: Path) -> None:
     path = write(tmp_path / "BTCUSDT-trades-2024-01-01.csv", text)
     rows = Run(tmp_path, path, exchange="binance").publisher.rows()
     assert [(row.trade_id, row.side, row.quantity) for row in rows] == [(5, "sell", 1e-3), (6, "buy", 2.0)]
+
+
+@pytest.mark.parametrize(
+    "head", ["time,price,volume\n", '"timestamp", "price", "volume"\r\n', "\n\n", "\n \r\n"]
+)
+def test_a_kraken_file_may_have_a_header_and_blank_lines_before_its_rows(tmp_path: Path, head: str) -> None:
+    run = Run(tmp_path, write(tmp_path / "XBTUSD.csv", head + kraken(3)))
+    assert run.publisher.ids() == [1, 2, 3]
+    assert run.publisher.rows()[0].event_time_ms == T0_MS
 
 
 def test_our_own_recordings_are_archives_too(tmp_path: Path) -> None:
@@ -99,6 +108,11 @@ def test_a_kraken_row_means_the_same_as_in_a_recording(tmp_path: Path) -> None:
         ("BTCUSDT-trades-2024-01", (), "BTC/USDT"),
         ("ETHFDUSD-trades-2024-01-05", (), "ETH/FDUSD"),
         ("BTC-USD-2024", (), "BTC/USD"),
+        ("XBTUSD-2024", (), "BTC/USD"),
+        ("ETHUSD-1", (), "ETH/USD"),
+        ("XBTUSD-TRADES-2024", (), "BTC/USD"),
+        ("WBTC-USD", (), "WBTC/USD"),
+        ("FOO-BAR", (), "FOO/BAR"),
         ("USD", (), None),
         ("readme", (), None),
     ],
@@ -108,18 +122,18 @@ def test_names_tell_the_pair(stem: str, pairs: tuple[str, ...], pair: str | None
 
 
 @pytest.mark.parametrize(
-    ("stem", "until"),
+    ("stem", "period"),
     [
-        ("BTCUSDT-trades-2024-01", T0_MS + 31 * DAY_MS),
-        ("BTCUSDT-trades-2024-02", T0_MS + 60 * DAY_MS),
-        ("BTCUSDT-trades-2024-01-05", T0_MS + 5 * DAY_MS),
+        ("BTCUSDT-trades-2024-01", (T0_MS, T0_MS + 31 * DAY_MS)),
+        ("BTCUSDT-trades-2024-02", (T0_MS + 31 * DAY_MS, T0_MS + 60 * DAY_MS)),
+        ("BTCUSDT-trades-2024-01-05", (T0_MS + 4 * DAY_MS, T0_MS + 5 * DAY_MS)),
         ("BTCUSDT-trades-2024-13", None),
         ("BTCUSDT-trades-2024-02-30", None),
         ("XBTUSD", None),
     ],
 )
-def test_names_of_a_day_or_a_month_tell_up_to_when_they_are_complete(stem: str, until: int | None) -> None:
-    assert complete_until_ms(stem) == until
+def test_names_of_a_day_or_a_month_tell_what_they_hold(stem: str, period: tuple[int, int] | None) -> None:
+    assert period_of(stem) == period
 
 
 @pytest.mark.parametrize(
@@ -131,6 +145,8 @@ def test_names_of_a_day_or_a_month_tell_up_to_when_they_are_complete(stem: str, 
         ("a,b\n", "2 columns, of no known kind"),
         ("", "no trades of BTC/USD"),
         (f"{T0_S},1\n", "2 columns"),
+        ("time,volume,price\n", "of no known kind"),
+        (f"{T0_S},1,1\n{T0_S},\"{'1' * 140_000}\",1\n", ":2: field larger than field limit"),
         (f"{T0_S},1,1\n{T0_S},1\n", ":2: 2 fields instead of 3"),
         (f"{T0_S},1,1\n{T0_S - 1},1,1\n", ":2: time_ms .* after .*sort the file"),
         (f"{T0_MS},1,1\n", ":1: time .*write seconds, not milliseconds"),

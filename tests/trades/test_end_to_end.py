@@ -188,7 +188,7 @@ def test_a_refused_pair_ends_the_process_with_a_clear_message(broker: EmbeddedBr
     with socket_server(play) as server:
         process = start(broker, tmp_path, "_refused", pairs="BTC/USD", ws_url=server.url)
         code, errors = finish(process)
-    assert code == 1
+    assert code == 2
     assert "SourceError: kraken refused BTC/USD: Currency pair not supported BTC/USD" in errors
     assert "Traceback" not in errors
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from loguru import logger
 
-from services.common.errors import SourceError
+from services.common.errors import SettingsError, SourceError
 from services.common.history_report import HistoryReport, Missing, PairHistory
 from services.common.metrics import Metrics
 from services.trades.counters import TradeMetrics
@@ -486,5 +486,5 @@ def test_binance_asking_for_a_key_is_told_with_the_way_out(tmp_path: Path, refus
 
 
 def test_coinbase_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"backwards .*TRADES_SOURCE=replay.*TRADES_HISTORY=archive"):
+    with pytest.raises(SettingsError, match=r"backwards .*TRADES_SOURCE=replay.*TRADES_HISTORY=archive"):
         prepare(tmp_path, "http://127.0.0.1:9", exchange="coinbase")

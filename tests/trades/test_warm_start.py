@@ -1,7 +1,8 @@
 """A live feed that begins in the past: history by REST, then live, without a seam."""
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,14 +43,16 @@ SINCE_MS = T0_MS + 1_000
 class Started:
     """A warm start that runs in a thread; all that it publishes is in `publisher`."""
 
-    def __init__(self, state: Path, ws_url: str, rest_url: str) -> None:
+    def __init__(
+        self, state: Path, ws_url: str, rest_url: str, now_ms: Callable[[], int] = lambda: NOW_MS
+    ) -> None:
         chosen = settings(
             pairs="BTC/USD", since=str(SINCE_MS), ws_url=ws_url, rest_url=rest_url, state_dir=str(state),
             backoff_min_s="0.02", backoff_max_s="0.1", rest_interval_s="0.01", heartbeat_s="0.05",
         )  # fmt: skip
         exchange = REGISTRY["kraken"](chosen.pairs)
         metrics = TradeMetrics(Metrics())
-        fetch = http_fetch(exchange, rest_url, lambda: NOW_MS)
+        fetch = http_fetch(exchange, rest_url, now_ms)
         self.health = Health(60.0)
         self.progress = Progress(state / "live.json", "live kraken")
         self.publisher = FakePublisher(self.progress)
@@ -69,14 +72,14 @@ class Started:
                 own,
                 self.health,
                 metrics,
-                lambda: NOW_MS,
+                now_ms,
                 state / "report.json",
                 goes_on=True,
             )
 
         def live() -> LiveSource:
             return LiveSource(
-                chosen, exchange, self.publisher, self.progress, self.health, metrics, fetch, lambda: NOW_MS
+                chosen, exchange, self.publisher, self.progress, self.health, metrics, fetch, now_ms
             )
 
         self.source = WarmStart(chosen.pairs, self.progress, history, live, self.health)
@@ -125,6 +128,38 @@ def test_history_and_live_are_one_sequence_without_hole_or_double(tmp_path: Path
         assert {message[0] for message in rest_of} == {"trades"}
         assert run.progress.positions["BTC/USD"].trade_id == 452
         assert not (tmp_path / "history.progress").exists()
+
+
+def test_what_traded_while_a_long_history_was_fetched_is_fetched_too(tmp_path: Path) -> None:
+    now_ms = NOW_MS
+    reached: list[int] = []
+
+    def slow(path: str, params: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        # Trade n happens 10 n seconds after T0. Half an hour passes meanwhile.
+        nonlocal now_ms
+        since = int(params["since"]) // 1_000_000
+        ids = [n for n in range((now_ms - T0_MS) // 10_000 + 1) if T0_MS + n * 10_000 > since][:100]
+        rows = [["100.5", "0.25", T0_MS / 1000 + n * 10, "b", "m", "", n] for n in ids]
+        last = str((T0_MS + ids[-1] * 10_000) * 1_000_000) if ids else params["since"]
+        now_ms = min(now_ms + 600_000, NOW_MS + 1_800_000)
+        return 200, {}, json.dumps({"error": [], "result": {"XXBTZUSD": rows, "last": last}}).encode()
+
+    def play(server: SocketServer, connection: ServerConnection, number: int) -> None:
+        kraken_ack(connection)
+        reached.append(max(run.publisher.ids()))
+        connection.send(kraken_snapshot(541))
+        server.hold(connection)
+
+    with (
+        socket_server(play) as sockets,
+        rest_server(slow) as rest,
+        Started(tmp_path, sockets.url, rest.url, lambda: now_ms).running() as run,
+    ):
+        wait_until(lambda: 541 in run.publisher.ids(), "the live trade")
+    # The rest is that of the last seconds.
+    assert reached[0] >= 539
+    assert run.publisher.ids() == list(range(1, 542))
+    assert run.began == [("BTC/USD",)]
 
 
 def test_a_restart_goes_on_live_without_asking_for_history(tmp_path: Path) -> None:

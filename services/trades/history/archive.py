@@ -2,82 +2,47 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
+from typing import NamedTuple
 
 from services.common.errors import SourceError
 from services.common.history_report import Missing, time_text
-from services.common.messages import MAX_CLOCK_SKEW_MS, Trade
-from services.common.symbols import pair_of_stem
-from services.common.text_files import Location, TextFile, locate
-from services.trades.history.formats import KrakenParser, complete_until_ms, has_header, parser_for
-from services.trades.sources.csv_file import CsvFile
-from services.trades.sources.files import CSV_ENDINGS, Columns, to_trades
+from services.common.joints import (
+    ANEW,
+    BEGINS,
+    HOLE,
+    QUIET_MS,
+    Begin,
+    begin_ms,
+    end_of,
+    jumps,
+    left_out,
+    whole_ms,
+)
+from services.common.messages import Trade
+from services.trades.history.files import ArchiveFile
+from services.trades.history.formats import period_of
+from services.trades.sources.files import Columns, to_trades
 from services.trades.sources.timeline import Numbering
 
-#: A pair may not trade for this long without its files being taken for incomplete.
-QUIET_MS = 24 * 3_600_000
-PEEK_BYTES = 4_096
 TICK_RULE = (
     "the files of {} do not say who took: a trade above the last price counts as bought, one below as sold "
     "(tick rule), so buy_volume and flow_imbalance are estimates"
 )
-HOLE = "the files lack them"
-ENDS = "the files end here"
-BEGINS = "the files of {} begin at {} only; before that nothing is known of it"
+OVERLAP = (
+    "{}: begins before the file ahead of it ends; without trade ids it cannot be told which trades are the "
+    "same: keep only one of them"
+)
 NONE_ASKED = "{}: no trades of {} in the asked time; the files hold {} to {}"
-#: From here on a quiet end is worth a note.
-NOTED_QUIET_MS = 3_600_000
-QUIET = "the files of {} end at {}; until {} it is taken for quiet"
-OPEN = "the candles of {} end with its last trade at {}; say TRADES_UNTIL if its files are complete beyond"
 
 
-@dataclass(slots=True)
-class _First:
-    time_ms: int
-    trade_id: int | None
+class _Run(NamedTuple):
+    """Rows without a hole, and the last row before the hole ahead of them, if there is one."""
 
-
-class ArchiveFile(TextFile):
-    """One file of one pair."""
-
-    def __init__(self, location: Location, pair: str, now_ms: Callable[[], int]) -> None:
-        super().__init__(location)
-        self.pair = pair
-        self.estimates_sides = False
-        self._now_ms = now_ms
-
-    def read(self, block_bytes: int | None = None) -> Iterator[Columns]:
-        """Columns of trades in the file's order. Raises `SourceError` with file, line and remedy."""
-        size = () if block_bytes is None else (block_bytes,)
-        parser = None
-        for line, text in self.texts(*size):
-            if parser is None:
-                head, _, rest = text.partition("\n")
-                parser = parser_for(str(self.location), head, self.pair)
-                if parser is None:
-                    yield from self._recording(*size)
-                    return
-                self.estimates_sides = isinstance(parser, KrakenParser)
-                if has_header(head):
-                    text, line = rest, line + 1
-            if text:
-                by_pair, _ = parser.parse(text, line, self._now_ms() + MAX_CLOCK_SKEW_MS)
-                yield from by_pair.values()
-
-    def _recording(self, *size: int) -> Iterator[Columns]:
-        file = CsvFile(self.location)
-        for by_pair, _ in file.read(self.pair, self._now_ms, *size):
-            self.read_bytes = file.read_bytes
-            if by_pair.keys() - {self.pair}:
-                raise SourceError(f"{self.location}: holds more than one pair; use TRADES_SOURCE=replay")
-            yield from by_pair.values()
-
-    def first(self) -> _First | None:
-        """The first trade, None when there is none."""
-        for columns in ArchiveFile(self.location, self.pair, self._now_ms).read(PEEK_BYTES):
-            return _First(columns.times[0], None if columns.ids is None else columns.ids[0])
-        return None
+    rows: Columns
+    hole: tuple[int, int] | None
+    #: When that what their file holds begins, by its name.
+    named_ms: int | None
 
 
 class PairArchive:
@@ -99,8 +64,11 @@ class PairArchive:
         self.first_ms = firsts[0][0].time_ms
         self._has_ids = firsts[0][0].trade_id is not None
         self._files = [file for _, file in firsts]
-        self._last_id: int | None = None
-        self._last_ms = 0
+        self._begun = False
+        #: Of all rows that were read, and of those in the asked range.
+        self._read_ms = self._last_ms = 0
+        #: Whether what lies behind the range continues it, so that nothing can be missing at its end.
+        self._reached_until = False
         #: What turned out to be missing, to be taken from here.
         self.missing: list[Missing] = []
         self.notes: list[str] = []
@@ -117,108 +85,120 @@ class PairArchive:
         """Whether the takers' sides are not in the files."""
         return any(file.estimates_sides for file in self._files)
 
-    def batches(self, now_ms: Callable[[], int], batch_rows: int) -> Iterator[list[Trade]]:
-        """Trades of the asked range by id, `batch_rows` at a time. Raises `SourceError`."""
+    def batches(
+        self, now_ms: Callable[[], int], batch_rows: int
+    ) -> Iterator[tuple[list[Trade], Begin | None]]:
+        """Trades of the asked range by id, `batch_rows` at a time, and how the series begins with them.
+
+        Raises `SourceError`.
+        """
         waiting: list[Trade] = []
-        for columns in self._columns():
+        begin: Begin | None = None
+        for columns, begins in self._columns():
+            if begins is not None:
+                if waiting:
+                    yield waiting, begin
+                waiting, begin = [], begins
             waiting += to_trades(self._exchange, self.pair, columns, now_ms())
-            begin = 0
-            while len(waiting) - begin >= batch_rows:
-                yield waiting[begin : begin + batch_rows]
-                begin += batch_rows
-            del waiting[:begin]
+            done = 0
+            while len(waiting) - done >= batch_rows:
+                yield waiting[done : done + batch_rows], begin
+                begin = None
+                done += batch_rows
+            del waiting[:done]
         if waiting:
-            yield waiting
+            yield waiting, begin
 
-    def _columns(self) -> Iterator[Columns]:
+    def _columns(self) -> Iterator[tuple[Columns, Begin | None]]:
+        """Rows of the asked range."""
+        known_before = False
+        for run in self._runs():
+            times, hole = run.rows.times, run.hole
+            start = 0 if times[0] >= self._since_ms else bisect_left(times, self._since_ms)
+            until_ms = self._until_ms
+            end = len(times) if until_ms is None or times[-1] < until_ms else bisect_left(times, until_ms)
+            anew = hole is not None and times[0] - hole[1] > QUIET_MS
+            if start < end:
+                rows = run.rows if (start, end) == (0, len(times)) else run.rows.part(start, end)
+                begin = None
+                if not self._begun:
+                    begin = self._first_begin(run, rows.times[0], start > 0 or (known_before and not anew))
+                elif hole is not None:
+                    begin = self._after_hole(run, hole)
+                self._begun = True
+                self._last_ms = rows.times[-1]
+                yield rows, begin
+            known_before = True
+            if end < len(times):
+                self._reached_until = end > 0 or not anew
+                return
+
+    def _runs(self) -> Iterator[_Run]:
+        """All rows by id, cut where some are missing."""
         numbering = Numbering({})
+        last: tuple[int, int] | None = None
         for file in self._files:
-            begins = True
+            opens = True
+            period = period_of(file.location.stem)
             for columns in file.read():
-                if begins and not self._has_ids and self._last_ms:
-                    self._check_seam(file, columns.times[0])
-                begins = False
-                self._last_ms = max(self._last_ms, columns.times[-1])
-                if self._until_ms is not None and columns.times[0] >= self._until_ms:
-                    return
-                numbered = numbering.number(self.pair, [columns])
-                wanted = self._within(numbered)
-                if wanted.times:
-                    self._note_holes(wanted)
-                    yield wanted
+                if opens and not self._has_ids and columns.times[0] < self._read_ms:
+                    raise SourceError(OVERLAP.format(file.location))
+                rows = numbering.number(self.pair, [columns])
+                if not rows.times:
+                    continue
+                self._read_ms = max(self._read_ms, rows.times[-1])
+                assert rows.ids is not None
+                holes = jumps(last and last[0], rows.ids) if self._has_ids else []
+                if opens and last and not self._has_ids and rows.times[0] - last[1] > QUIET_MS:
+                    holes = [0]
+                opens = False
+                for start, end in pairwise(sorted({0, *holes, len(rows.times)})):
+                    part = rows if end - start == len(rows.times) else rows.part(start, end)
+                    assert part.ids is not None
+                    yield _Run(part, last if start in holes else None, period and period[0])
+                    last = part.ids[-1], part.times[-1]
 
-    def _check_seam(self, file: ArchiveFile, first_ms: int) -> None:
-        """Does a file without ids begin where the one before it ended?"""
-        if first_ms < self._last_ms:
-            raise SourceError(
-                f"{file.location}: begins before the file ahead of it ends; without trade ids it "
-                "cannot be told which trades are the same: keep only one of them"
-            )
-        if first_ms - self._last_ms > QUIET_MS and first_ms > self._since_ms:
-            self.missing.append(Missing(HOLE, from_ms=self._last_ms, until_ms=first_ms))
+    def _first_begin(self, run: _Run, first_ms: int, continues: bool) -> Begin:
+        """How the series begins; `continues` tells whether the trades before the range are known."""
+        since_ms = self._since_ms
+        at_ms = since_ms if continues else begin_ms(first_ms, since_ms, run.named_ms)
+        if run.hole is not None and not continues and first_ms - since_ms > QUIET_MS:
+            self.missing.append(self._missing(run, run.hole, HOLE))
+        self.notes += left_out(self.pair, at_ms)
+        return Begin(at_ms)
 
-    def _within(self, columns: Columns) -> Columns:
-        """The rows of the asked range."""
-        times = columns.times
-        begin = 0 if not times or times[0] >= self._since_ms else bisect_left(times, self._since_ms)
-        until_ms = self._until_ms
-        end = None if until_ms is None or not times or times[-1] < until_ms else bisect_left(times, until_ms)
-        return columns if begin == 0 and end is None else columns.part(begin, end)
+    def _after_hole(self, run: _Run, hole: tuple[int, int]) -> Begin | None:
+        """How the series goes on after a hole: a long one would be filled with candles that never were."""
+        first_ms = run.rows.times[0]
+        if first_ms - hole[1] <= QUIET_MS:
+            self.missing.append(self._missing(run, hole, HOLE))
+            return None
+        at_ms = begin_ms(first_ms, 0, run.named_ms)
+        self.missing.append(self._missing(run, hole, ANEW.format(time_text(at_ms))))
+        return Begin(at_ms, whole_ms(hole[1], self._ends(), first_ms))
 
-    def _note_holes(self, columns: Columns) -> None:
-        ids, last = columns.ids, self._last_id
-        assert ids is not None
-        self._last_id = ids[-1]
+    def _missing(self, run: _Run, hole: tuple[int, int], why: str) -> Missing:
         if not self._has_ids:
-            return
-        if (last is None or ids[0] == last + 1) and ids[-1] - ids[0] == len(ids) - 1:
-            return
-        for trade_id in ids:
-            if last is not None and trade_id != last + 1:
-                self.missing.append(Missing(HOLE, last + 1, trade_id - 1))
-            last = trade_id
+            return Missing(why, from_ms=hole[1], until_ms=run.rows.times[0])
+        assert run.rows.ids is not None
+        return Missing(why, hole[0] + 1, run.rows.ids[0] - 1)
+
+    def _ends(self) -> list[int]:
+        """Up to when the files are complete by their names, as far as these say that."""
+        periods = [period_of(file.location.stem) for file in self._files]
+        return [period[1] for period in periods if period is not None]
 
     def end_ms(self, now_ms: int) -> int:
         """Up to when the pair's history is complete, once it has been read."""
-        said = complete_until_ms(self._files[-1].location.stem)
-        known_ms = min(max(self._last_ms, said or 0), now_ms)
-        until_ms = known_ms if self._until_ms is None else min(self._until_ms, now_ms)
-        if said is None and self._until_ms is None:
-            self.notes.append(OPEN.format(self.pair, time_text(known_ms)))
-        if until_ms <= known_ms:
-            return until_ms
-        # A name that says where its file ends leaves nothing to believe.
-        if said is None and until_ms - known_ms <= QUIET_MS:
-            if until_ms - known_ms > NOTED_QUIET_MS:
-                self.notes.append(QUIET.format(self.pair, time_text(known_ms), time_text(until_ms)))
-            return until_ms
-        self.missing.append(Missing(ENDS, from_ms=known_ms, until_ms=until_ms))
-        return known_ms
+        if self._reached_until and self._until_ms is not None:
+            return min(self._until_ms, now_ms)
+        end = end_of(self.pair, self._last_ms, self._until_ms, self._ends(), now_ms)
+        self.missing += end.missing
+        self.notes += end.notes
+        return end.at_ms
 
     def check_any(self) -> None:
         """Raise `SourceError` when, read to the end, nothing lay in the asked time."""
-        if self._last_id is None:
-            held = time_text(self.first_ms), time_text(self._last_ms)
+        if not self._begun:
+            held = time_text(self.first_ms), time_text(self._read_ms)
             raise SourceError(NONE_ASKED.format(self._files[0].location, self.pair, *held))
-
-
-def archive_files(
-    path: Path, pairs: Sequence[str], now_ms: Callable[[], int]
-) -> dict[str, list[ArchiveFile]]:
-    """The files under `path` by pair; `pairs` chooses. Raises `SourceError` when a pair has none."""
-    locations = locate(path, CSV_ENDINGS)
-    found: dict[str, list[ArchiveFile]] = {}
-    for location in locations:
-        # Whoever names one file and one pair knows what is in it.
-        alone = len(locations) == 1 and len(pairs) == 1
-        pair = pairs[0] if alone else pair_of_stem(location.stem, pairs)
-        if pair is not None:
-            found.setdefault(pair, []).append(ArchiveFile(location, pair, now_ms))
-    lacking = [pair for pair in pairs if pair not in found]
-    if lacking or not found:
-        names = ", ".join(location.name for location in locations[:5]) + (" …" if len(locations) > 5 else "")
-        what = f"no file of {', '.join(lacking)}" if lacking else "no file whose name says its pair"
-        raise SourceError(
-            f"{path}: {what}; there are {names}. Names like XBTUSD.csv or BTC-USD.csv are known"
-        )
-    return {pair: found[pair] for pair in pairs} if pairs else dict(sorted(found.items()))

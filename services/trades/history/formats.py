@@ -8,16 +8,18 @@
 """
 
 import re
-from calendar import monthrange
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from services.common.errors import SourceError
 from services.common.messages import MAX_TIME_MS
+from services.common.timeframes import next_ms
 from services.trades.sources.csv_parser import Layout, Parser
 
 _KRAKEN = Layout(width=3, time=0, price=1, quantity=2)
 _BINANCE = Layout(width=7, time=4, price=1, quantity=2, side=5, trade_id=0)
+#: Its files have none; people who cut them up in a spreadsheet give them one.
+_KRAKEN_HEADERS = {(time, "price", "volume") for time in ("time", "timestamp", "unixtime")}
 _BOOLS = {"true", "false"}
 _PERIOD = re.compile(r"-(\d{4})-(\d{2})(?:-(\d{2}))?$")
 #: From here on a number of milliseconds is one of microseconds.
@@ -91,14 +93,23 @@ def parser_for(name: str, head: str, pair: str) -> Parser | None:
 
     Raises `SourceError` when the file holds something else than trades.
     """
-    cells = [cell.strip().lower() for cell in head.split(",")]
+    cells = [cell.strip().strip('"').lower() for cell in head.split(",")]
     if "time_ms" in cells:
         return None
-    if len(cells) == 7 and (cells[5] in _BOOLS or cells[5].replace("_", "") == "isbuyermaker"):
+    if _is_binance(cells):
         return BinanceParser(name, pair)
-    if len(cells) == 3 and not has_header(head):
+    if len(cells) == 3 and (not has_header(head) or tuple(cells) in _KRAKEN_HEADERS):
         return KrakenParser(name, pair)
     raise SourceError(f"{name}:1: {_what(cells)}")
+
+
+def exchange_of(head: str) -> str | None:
+    """The exchange whose file begins with the line `head`, None where its format does not say."""
+    return "binance" if _is_binance([cell.strip().lower() for cell in head.split(",")]) else None
+
+
+def _is_binance(cells: Sequence[str]) -> bool:
+    return len(cells) == 7 and (cells[5] in _BOOLS or cells[5].replace("_", "") == "isbuyermaker")
 
 
 def has_header(head: str) -> bool:
@@ -122,14 +133,14 @@ def _what(cells: Sequence[str]) -> str:
     )
 
 
-def complete_until_ms(stem: str) -> int | None:
-    """Up to when a file of a day or a month is complete, by its name; None where that does not say."""
+def period_of(stem: str) -> tuple[int, int] | None:
+    """Beginning and end of the day or month that a file holds by its name; None where that does not say."""
     match = _PERIOD.search(stem)
     if match is None:
         return None
-    year, month, day = int(match[1]), int(match[2]), int(match[3] or 0)
     try:
-        last = day or monthrange(year, month)[1]
-        return int(datetime(year, month, last, tzinfo=UTC).timestamp() * 1000) + 86_400_000
+        begin = datetime(int(match[1]), int(match[2]), int(match[3] or 1), tzinfo=UTC)
     except ValueError:
         return None
+    begin_ms = int(begin.timestamp() * 1000)
+    return begin_ms, next_ms(begin_ms, "1d" if match[3] else "1M")

@@ -6,8 +6,9 @@ by one, to find the line to complain about or to accept an unusual but right not
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import isfinite
 from operator import itemgetter
 
@@ -156,7 +157,7 @@ class Parser:
         quantities: list[float] = []
         times: list[int] = []
         last_ms = self._last_ms
-        for number, cells in enumerate(csv.reader(text.splitlines()), start=line):
+        for number, cells in self._rows(text, line):
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != at.width:
@@ -189,6 +190,16 @@ class Parser:
             quantities,
             times,
         )
+
+    def _rows(self, text: str, line: int) -> Iterator[tuple[int, list[str]]]:
+        rows = csv.reader(text.splitlines())
+        for number in count(line):
+            try:
+                yield number, next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise self._refusal(number, str(error), "repair the line") from error
 
     def _check_time(self, time_ms: int, last_ms: int, latest_ms: int, line: int) -> int:
         if 0 < time_ms < MIN_TIME_MS:

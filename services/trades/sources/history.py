@@ -15,6 +15,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import batched
+from math import inf
 from pathlib import Path
 
 from loguru import logger
@@ -40,6 +41,8 @@ from services.trades.settings import TradesSettings
 TICK_S = 0.1
 JOIN_S = 2.0
 INBOX_PAGES = 64
+#: So close to now, whoever goes on finds the rest.
+CLOSE_MS = 2 * SETTLE_MS
 
 
 def history_identity(settings: TradesSettings) -> str:
@@ -68,16 +71,13 @@ class HistorySource:
         *,
         goes_on: bool = False,
     ) -> None:
-        if exchange.no_history is not None:
-            raise SourceError(exchange.no_history)
         assert settings.since is not None
         now = now_ms()
         self._since_ms = settings.since
         # Nothing is known of the future, and services refuse what is stamped so.
         self._until_ms = now if settings.until is None else min(settings.until, now)
         if goes_on:
-            # Whoever goes on finds by id what has not settled yet.
-            self._until_ms = max(min(self._since_ms + 1, now), now - SETTLE_MS)
+            self._until_ms = max(min(self._since_ms + 1, now), self._settled_ms(now))
         if self._since_ms >= self._until_ms:
             raise SourceError("TRADES_SINCE lies in the future: there is no history yet")
         self._settings = settings
@@ -94,6 +94,8 @@ class HistorySource:
         self._goes_on = goes_on
         self._spools: dict[str, Spool] = {}
         self._failed: dict[str, SourceError] = {}
+        #: How much later than its end the latest round ended.
+        self._behind_ms: float = inf
 
     def run(self, stop: threading.Event) -> None:
         """Send what is spooled, fetch the rest, and say that it is all."""
@@ -106,11 +108,12 @@ class HistorySource:
             outlet = self._outlet(ledger)
             # Before the fetchers append to them.
             spooled = {pair: spool.read(self._now_ms) for pair, spool in self._spools.items()}
-            fetchers += [self._fetcher(pair, spool) for pair, spool in self._spools.items()]
-            for fetcher in fetchers:
-                fetcher.start()
+            fetchers = self._start_fetchers()
             self._play(spooled, outlet, ledger, stop)
             self._receive(outlet, ledger, stop)
+            while not stop.is_set() and self._follows(ledger):
+                fetchers = self._start_fetchers()
+                self._receive(outlet, ledger, stop)
         finally:
             self._stopping.set()
             for fetcher in fetchers:
@@ -151,6 +154,32 @@ class HistorySource:
             self._exchange.name, "rest", self._since_ms, self._until_ms, pairs, notes=notes
         )
         return Ledger(report, self._report_path, self._metrics)
+
+    @staticmethod
+    def _settled_ms(now_ms: int) -> int:
+        """Whoever goes on finds by id what has not settled yet."""
+        return now_ms - SETTLE_MS
+
+    def _follows(self, ledger: Ledger) -> bool:
+        """Whether a further round comes nearer to now, for whoever goes on: a long one took its time.
+
+        A live feed fills what is left at once, and holds back what comes meanwhile.
+        """
+        now = self._now_ms()
+        behind_ms = now - self._until_ms
+        if not self._goes_on or self._failed or behind_ms <= CLOSE_MS or behind_ms > self._behind_ms / 2:
+            return False
+        logger.info("fetching the {:.0f} s that have passed since", behind_ms / 1000)
+        self._behind_ms = behind_ms
+        self._until_ms = self._settled_ms(now)
+        ledger.ends(self._until_ms)
+        return True
+
+    def _start_fetchers(self) -> list[Fetcher]:
+        fetchers = [self._fetcher(pair, spool) for pair, spool in self._spools.items()]
+        for fetcher in fetchers:
+            fetcher.start()
+        return fetchers
 
     def _fetcher(self, pair: str, spool: Spool) -> Fetcher:
         settings = self._settings
@@ -223,5 +252,7 @@ class HistorySource:
         outlet.end(pair, self._until_ms)
 
     def _wanted(self, rows: Sequence[Trade]) -> list[Trade]:
-        """Those of the range."""
+        """Those of the range; whoever goes on wants all that there are."""
+        if self._goes_on:
+            return list(rows)
         return [row for row in rows if row.event_time_ms < self._until_ms]
