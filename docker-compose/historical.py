@@ -134,7 +134,7 @@ def _read_line(name: str, file: IO[bytes]) -> str:
     return _first_that_says_something(file)
 
 
-def _first_that_says_something(lines: IO[bytes]) -> str:
+def _first_that_says_something(lines: IO[bytes] | gzip.GzipFile) -> str:
     while line := lines.readline(4_096):
         if text := line.decode("utf-8-sig", errors="replace").strip():
             return text
