@@ -7,7 +7,6 @@ stop. Where a history has a hole, ``pause`` says that what came so far is whole 
 another ``begin`` that the series begins anew behind the hole.
 """
 
-from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from services.common.messages import Headers, header
@@ -58,11 +57,11 @@ def ending(value: bytes, headers: Headers) -> End | None:
 
 
 class Series:
-    """Which series have ended of the run `run`; None: of any run. `ended` is what `dump` gave before."""
+    """Which series have ended of the run `run`; None: of any run."""
 
-    def __init__(self, run: str | None = None, ended: Mapping[str, Iterable[str]] | None = None) -> None:
+    def __init__(self, run: str | None = None) -> None:
         self._run = run
-        self._ended = {name: set(keys) for name, keys in (ended or {}).items() if run in (None, name)}
+        self._ended: dict[str, set[str]] = {}
 
     def begin(self, key: bytes) -> None:
         """The series `key` begins: an end that was seen before was an earlier run's."""
@@ -76,7 +75,3 @@ class Series:
         keys = self._ended.setdefault(end.run, set())
         keys.add(key.decode())
         return len(keys) >= end.series
-
-    def dump(self) -> dict[str, list[str]]:
-        """Keys that have ended, by run."""
-        return {run: sorted(keys) for run, keys in self._ended.items()}

@@ -11,7 +11,7 @@ from typing import Any
 from loguru import logger
 
 from services.common.delivery import undelivered
-from services.common.ended import EndedSeries
+from services.common.ended import EndedSeries, Position
 from services.common.guard import Guard, Output
 from services.common.health import read_statistics
 from services.common.history import begins, ending
@@ -25,12 +25,13 @@ from services.common.quix import (
     StreamingDataFrame,
     Topic,
     TopicConfig,
+    message_context,
 )
 from services.common.runner import Context
 from services.common.settings import ServiceSettings
 from services.common.state import claim_folder
 from services.common.step import Message, Step
-from services.common.topics import ensure_topics, producer_config, topic_config
+from services.common.topics import committed_offsets, ensure_topics, producer_config, topic_config
 
 STATISTICS_INTERVAL_MS = 2_000
 
@@ -81,9 +82,10 @@ class Stream:
         if broker.fetch_wait_ms is not None:
             consumer["fetch.wait.max.ms"] = broker.fetch_wait_ms
         state_dir = claim_folder(settings.state_dir / context.service)
+        self._group = settings.consumer_group or f"{context.service}{broker.topic_suffix}"
         self.app = Application(
             broker_address=ConnectionConfig.from_librdkafka_dict(broker.client_config()),
-            consumer_group=settings.consumer_group or f"{context.service}{broker.topic_suffix}",
+            consumer_group=self._group,
             auto_offset_reset="earliest",
             commit_interval=settings.commit_interval_s,
             consumer_extra_config=consumer,
@@ -96,7 +98,7 @@ class Stream:
         )
         self._topics = {name: self._topic(name) for name in (*topics, "dead_letters")}
         self._on_tick: list[Callable[[], None]] = []
-        self._series = EndedSeries(state_dir / f"ended{broker.topic_suffix}.json", broker.history_run)
+        self._series = EndedSeries(state_dir / f"ends{broker.topic_suffix}.json", broker.history_run)
         context.health.require("partitions", "none assigned yet")
 
     def _topic(self, name: str) -> Topic:
@@ -170,15 +172,24 @@ class Stream:
             self._series.begin(message.key)
             return
         end = ending(message.value, message.headers)
-        if end is not None and self._series.end(message.key, end):
+        at = message_context()
+        if end is not None and self._series.end(
+            message.key, end, Position(at.topic, at.partition, at.offset)
+        ):
             logger.info("all {} series of the historical run have ended", end.series)
             self.app.stop()
+
+    def _committed(self, partitions: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        return committed_offsets(self._context.broker, self._group, partitions)
 
     def run(self) -> None:
         """Process until SIGTERM, SIGINT or an error.
 
         Raises `BrokerUnavailableError` or `MessageTooLargeError` when an output cannot be delivered.
         """
+        if self._series.restore(self._committed):
+            logger.info("all series of the historical run had ended before this start")
+            return
         try:
             self.app.run()
         except KafkaProducerDeliveryError as error:

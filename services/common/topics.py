@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from loguru import logger
 
@@ -141,3 +141,24 @@ def ensure_topics(settings: BrokerSettings, names: tuple[str, ...]) -> None:
             # Another service may have created it between our look and our call.
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise TopicError(f"cannot create topic {full_name}: {error.args[0].str()}") from error
+
+
+def committed_offsets(
+    settings: BrokerSettings, group: str, partitions: set[tuple[str, int]]
+) -> dict[tuple[str, int], int]:
+    """The next offset that a consumer group reads of each partition (topic, number); none: not committed.
+
+    Raises `BrokerUnavailableError`.
+    """
+    admin = AdminClient(
+        {**settings.client_config(), "socket.timeout.ms": 10_000}, logger=logging.getLogger("librdkafka")
+    )
+    asked = [TopicPartition(topic, partition) for topic, partition in sorted(partitions)]
+    answers = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)])
+    try:
+        found = answers[group].result(timeout=settings.connect_timeout_s + 10)
+    except KafkaException as error:
+        raise BrokerUnavailableError(
+            f"the broker at {settings.brokers} does not say how far {group} has come ({error.args[0].str()})"
+        ) from error
+    return {(at.topic, at.partition): at.offset for at in found.topic_partitions or [] if at.offset >= 0}

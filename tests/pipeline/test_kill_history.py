@@ -21,6 +21,9 @@ KILLS = [
     ("candles", "after_commit", 5),
     ("candles", "before_commit", 10),
     ("features", "after_store_write", 60),
+    # The last of three ends is noted, but not committed; then committed, but the process has not ended.
+    ("ta", "after_end", 3),
+    ("ta", "after_run", 1),
 ]
 type Rows = dict[tuple[str, str, int], dict[str, Any]]
 

@@ -103,6 +103,14 @@ def arm(point: str, number: int) -> None:
         from services.features.stores.sqlite import SqliteStore
 
         at(SqliteStore, "write_many", number, after=True)
+    elif point == "after_end":
+        from services.common.ended import EndedSeries
+
+        at(EndedSeries, "end", number, after=True)
+    elif point == "after_run":
+        from quixstreams import Application
+
+        at(Application, "run", number, after=True)
     else:
         raise SystemExit(f"no point {point}")
 
