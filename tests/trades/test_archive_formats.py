@@ -146,7 +146,8 @@ def test_names_of_a_day_or_a_month_tell_what_they_hold(stem: str, period: tuple[
         ("", "no trades of BTC/USD"),
         (f"{T0_S},1\n", "2 columns"),
         ("time,volume,price\n", "of no known kind"),
-        (f"{T0_S},1,1\n{T0_S},\"{'1' * 140_000}\",1\n", ":2: field larger than field limit"),
+        # How long a cell may be is set for the whole process, by whoever came first.
+        (f"{T0_S},1,1\n{T0_S},\"{'1' * 140_000}\",1\n", ":2: (field larger than field limit|price '1)"),
         (f"{T0_S},1,1\n{T0_S},1\n", ":2: 2 fields instead of 3"),
         (f"{T0_S},1,1\n{T0_S - 1},1,1\n", ":2: time_ms .* after .*sort the file"),
         (f"{T0_MS},1,1\n", ":1: time .*write seconds, not milliseconds"),
