@@ -6,7 +6,7 @@ import resource
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,10 +125,10 @@ class Clusters:
         assert answer.returncode == code, answer.stdout
         return answer.stdout
 
-    def docker(self, *arguments: str) -> str:
-        """Output of `docker arguments`."""
+    def docker(self, *arguments: str, codes: Collection[int] = (0,)) -> str:
+        """Output of `docker arguments`, which must end with one of `codes`."""
         answer = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
-        assert answer.returncode == 0, f"docker {' '.join(arguments)}: {answer.stderr}"
+        assert answer.returncode in codes, f"docker {' '.join(arguments)}: {answer.stderr}"
         return answer.stdout.strip()
 
     def containers(self, service: str, *, every: bool = False) -> list[str]:
@@ -152,6 +152,10 @@ class Clusters:
         )
         lines = [line for line in self.inside(asker, code).splitlines() if line and line[0] != "#"]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def answers(self, container: str) -> bool:
+        """Whether the service in a container serves its metrics."""
+        return self.metrics(container) != {}
 
     def help_stand_in(self, service: str) -> None:
         """Restart a lone consumer that Tansu left without partitions when others left the group.
@@ -192,7 +196,8 @@ class Clusters:
     def signal_inside(self, container: str, signal: str) -> None:
         """Let the service crash or freeze by itself, which the engine does not take for our wish."""
         code = f"import os, signal; os.kill(int(open('/tmp/service.pid').read()), signal.SIG{signal})"
-        self.inside(container, code)
+        # With the service its container ends, and may take with it the process that asks for that.
+        self.docker("exec", container, "python", "-c", code, codes=(0, 137))
 
     def restarts(self, container: str) -> int:
         """How often the engine started it again by itself."""

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -218,7 +219,7 @@ def test_a_crashed_service_is_started_by_the_engine(clusters: Clusters, everythi
     before = clusters.restarts(container)
     clusters.signal_inside(container, "KILL")
     clusters.wait_for(lambda: clusters.restarts(container) > before, "another process", 30)
-    clusters.wait_for(lambda: clusters.metrics(container) != {}, "its answer", 30)
+    clusters.wait_for(partial(clusters.answers, container), "its answer", 30)
 
 
 def test_every_replica_answers_prometheus_under_the_name_of_its_service(
@@ -231,7 +232,10 @@ def test_every_replica_answers_prometheus_under_the_name_of_its_service(
     )
     assert clusters.inside(asker, code) == "[1, 1, 1, 1]"
     for name in names:
-        assert clusters.metrics(clusters.containers(name)[0])["process_resident_memory_bytes"] > 0
+        (container,) = clusters.containers(name)
+        # One that was started again a moment ago takes its time.
+        clusters.wait_for(partial(clusters.answers, container), f"the metrics of {name}", 30)
+        assert clusters.metrics(container)["process_resident_memory_bytes"] > 0
 
 
 def test_logs_are_lines_that_name_their_service(clusters: Clusters, everything: None) -> None:
