@@ -96,15 +96,18 @@ def producer_config(settings: BrokerSettings) -> dict[str, Any]:
     return config
 
 
+def _admin(settings: BrokerSettings) -> AdminClient:
+    config = {**settings.client_config(), "socket.timeout.ms": 10_000}
+    return AdminClient(config, logger=logging.getLogger("librdkafka"))
+
+
 def ensure_topics(settings: BrokerSettings, names: tuple[str, ...]) -> None:
     """Create those of `names` that are missing; refuse ones with another number of partitions.
 
     The partition of a key, and with it all state, follows from the number of partitions, so a topic
     with a different one must not be used silently. Raises `BrokerUnavailableError`, `TopicError`.
     """
-    admin = AdminClient(
-        {**settings.client_config(), "socket.timeout.ms": 10_000}, logger=logging.getLogger("librdkafka")
-    )
+    admin = _admin(settings)
     wanted = {settings.topic(name): name for name in names}
     try:
         existing = admin.list_topics(timeout=settings.connect_timeout_s).topics
@@ -150,15 +153,15 @@ def committed_offsets(
 
     Raises `BrokerUnavailableError`.
     """
-    admin = AdminClient(
-        {**settings.client_config(), "socket.timeout.ms": 10_000}, logger=logging.getLogger("librdkafka")
-    )
     asked = [TopicPartition(topic, partition) for topic, partition in sorted(partitions)]
+    # It has to live until it has answered.
+    admin = _admin(settings)
     answers = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)])
     try:
         found = answers[group].result(timeout=settings.connect_timeout_s + 10)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
+        why = error.args[0].str() if error.args else "no answer"
         raise BrokerUnavailableError(
-            f"the broker at {settings.brokers} does not say how far {group} has come ({error.args[0].str()})"
+            f"the broker at {settings.brokers} does not say how far {group} has come ({why})"
         ) from error
     return {(at.topic, at.partition): at.offset for at in found.topic_partitions or [] if at.offset >= 0}

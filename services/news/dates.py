@@ -38,7 +38,7 @@ def _without_zone(text: str) -> tuple[str, timezone]:
     if re.search(r"\d:\d\d", text):
         if match := _OFFSET.search(text):
             minutes = int(match[2]) * 60 + int(match[3] or 0)
-            if len(match[2]) <= 2 and minutes <= 14 * 60:
+            if minutes <= 14 * 60:
                 east = timedelta(minutes=-minutes if match[1] == "-" else minutes)
                 return text[: match.start()].strip(), timezone(east)
         match = _NAME.search(text)

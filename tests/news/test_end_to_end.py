@@ -1,11 +1,8 @@
 """The whole process against the embedded broker: what is on the topic counts, and nowhere a key."""
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,9 @@ import requests
 
 from services.common.broker import EMBEDDED_ENV, EmbeddedBroker, free_port
 from services.common.news import News, decode_news
-from tests.common.support import Bus, runs
+from services.demo.processes import Process
+from tests.common.forks import forked
+from tests.common.support import Bus
 from tests.news.support import T0_MS, Request, Site, hours_ago, now_ms, rss, site, wait_until
 
 KEY = "canary0123456789"
@@ -36,63 +35,40 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield running
 
 
-class Forks:
-    """The news service as forks of one process; see `tests.news.victim`."""
+class Runs:
+    """The news service, run again and again; see `tests.news.victim`."""
 
     def __init__(self, broker: EmbeddedBroker, folder: Path) -> None:
         self._folder = folder
-        self._env = {**EMBEDDED_ENV, "KAFKA_BROKERS": broker.address, "NEWS_STATE_DIR": str(folder / "state")}
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("NEWS_", "KAFKA_"))
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.news.victim"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=inherited,
-            text=True,
-        )
+        own = {"KAFKA_BROKERS": broker.address, "NEWS_STATE_DIR": str(folder / "state")}
+        self._env = {**inherited, **EMBEDDED_ENV, **own}
 
-    def start(self, suffix: str, kill: tuple[str, int] | None, **values: str) -> int:
-        """Begin a run; its process id."""
-        assert self._process.stdin is not None
+    def start(self, suffix: str, kill: tuple[str, int] | None = None, **values: str) -> Process:
+        """Begin a run."""
         env = {f"NEWS_{name.upper()}": value for name, value in values.items()}
-        env = self._env | {"KAFKA_TOPIC_SUFFIX": suffix} | env
-        point, number = kill or (None, 0)
-        order = {"env": env, "point": point, "number": number, "log": str(self._log(suffix))}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def wait(self, suffix: str) -> tuple[int, str]:
-        """Exit code of the run that was begun, and the log of all with this suffix."""
-        return self._answer(), self._log(suffix).read_text()
+        module = ("tests.news.victim", *map(str, kill or ()))
+        log = self._folder / f"run{suffix}-{len(self._logs(suffix))}.log"
+        return forked(module, {**self._env, "KAFKA_TOPIC_SUFFIX": suffix, **env}, log)
 
     def run(self, suffix: str, kill: tuple[str, int] | None = None, **values: str) -> tuple[int, str]:
-        """Exit code and log of one run."""
-        self.start(suffix, kill, **values)
-        return self.wait(suffix)
+        """Exit code of one run, and the log of all with this suffix."""
+        code = self.start(suffix, kill, **values).wait()
+        return code, self.log(suffix)
 
-    def _log(self, suffix: str) -> Path:
-        return self._folder / f"run{suffix}.log"
+    def log(self, suffix: str) -> str:
+        """The log of all runs with this suffix."""
+        return "".join(path.read_text() for path in self._logs(suffix))
 
-    def _answer(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(10)
+    def _logs(self, suffix: str) -> list[Path]:
+        return sorted(self._folder.glob(f"run{suffix}-*.log"))
 
 
 @pytest.fixture(scope="module")
-def forks(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    made = Forks(broker, tmp_path_factory.mktemp("forks"))
-    yield made
-    made.close()
+def runs_of(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(broker, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +98,8 @@ def tellings(bus: Bus) -> list[News]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(broker: EmbeddedBroker, forks: Forks, recording: dict[str, str]) -> list[News]:
-    code, log = forks.run("_calm", None, **recording)
+def undisturbed(broker: EmbeddedBroker, runs_of: Runs, recording: dict[str, str]) -> list[News]:
+    code, log = runs_of.run("_calm", None, **recording)
     assert code == 0, log
     assert "played" in log
     bus = Bus(broker.address, "_calm")
@@ -139,14 +115,14 @@ def test_a_replay_killed_at_a_point_and_started_again_tells_the_same(
     point: str,
     number: int,
     broker: EmbeddedBroker,
-    forks: Forks,
+    runs_of: Runs,
     recording: dict[str, str],
     undisturbed: list[News],
 ) -> None:
     suffix = f"_{point}"
-    code, log = forks.run(suffix, (point, number), **recording)
+    code, log = runs_of.run(suffix, (point, number), **recording)
     assert code == -signal.SIGKILL, log
-    code, log = forks.run(suffix, None, **recording)
+    code, log = runs_of.run(suffix, None, **recording)
     assert code == 0, log
     bus = Bus(broker.address, suffix)
     rows = tellings(bus)
@@ -157,14 +133,14 @@ def test_a_replay_killed_at_a_point_and_started_again_tells_the_same(
     assert max(Counter(map(repr, rows)).values()) <= 2
 
 
-def test_a_wrong_file_key_or_setting_ends_the_process_in_words(forks: Forks, tmp_path: Path) -> None:
-    code, log = forks.run("_missing", sources="file", file_path=str(tmp_path / "none.csv"))
+def test_a_wrong_file_key_or_setting_ends_the_process_in_words(runs_of: Runs, tmp_path: Path) -> None:
+    code, log = runs_of.run("_missing", sources="file", file_path=str(tmp_path / "none.csv"))
     assert (code, "no such file; set NEWS_FILE_PATH" in log) == (2, True), log
-    code, log = forks.run("_setting", sources="cryptopanic", cryptopanic_token=KEY, cryptopanic_plan="free")
+    code, log = runs_of.run("_setting", sources="cryptopanic", cryptopanic_token=KEY, cryptopanic_plan="free")
     assert (code, "NEWS_CRYPTOPANIC_PLAN" in log) == (2, True), log
     with site(lambda request: request.json({"info": f"Token {KEY} not found"}, 401)) as here:
         options = {"cryptopanic_token": KEY, "cryptopanic_url": here.url, "allow_private": "true"}
-        code, refused = forks.run("_key", None, sources="cryptopanic", **options)
+        code, refused = runs_of.run("_key", None, sources="cryptopanic", **options)
     assert (code, "check NEWS_CRYPTOPANIC_TOKEN" in refused) == (2, True), refused
     assert KEY not in log + refused
     assert "Traceback" not in log + refused
@@ -205,7 +181,7 @@ class World:
 
 
 def test_the_service_tells_each_article_once_across_a_kill_and_shows_no_key(
-    broker: EmbeddedBroker, forks: Forks, tmp_path: Path
+    broker: EmbeddedBroker, runs_of: Runs, tmp_path: Path
 ) -> None:
     bus = Bus(broker.address, "_live")
     world = World()
@@ -217,24 +193,23 @@ def test_the_service_tells_each_article_once_across_a_kill_and_shows_no_key(
             "backoff_min_s": "0.1", "allow_private": "true", "cryptopanic_token": KEY, "log_level": "DEBUG",
             "cryptopanic_url": here.url, "state_dir": str(tmp_path), "http_port": url.rpartition(":")[2],
         }  # fmt: skip
-        first = forks.start("_live", None, **settings)
+        first = runs_of.start("_live", None, **settings)
         try:
-            wait_until(lambda: not runs(first) or len(bus.read("news")) >= 3, "news")
+            wait_until(lambda: first.poll() is not None or len(bus.read("news")) >= 3, "news")
         finally:
-            os.kill(first, signal.SIGKILL)
-        code, log = forks.wait("_live")
-        assert code == -signal.SIGKILL, log
+            first.kill()
+        assert first.wait() == -signal.SIGKILL, runs_of.log("_live")
         world.articles.append(("3", "Solana stalls", hours_ago(1)))
-        second = forks.start("_live", None, **settings)
+        second = runs_of.start("_live", None, **settings)
         try:
-            wait_until(lambda: not runs(second) or len(bus.read("news")) >= 4, "more news")
+            wait_until(lambda: second.poll() is not None or len(bus.read("news")) >= 4, "more news")
             looks = len(here.requests)
-            wait_until(lambda: not runs(second) or len(here.requests) > looks + 2, "more looks")
+            wait_until(lambda: second.poll() is not None or len(here.requests) > looks + 2, "more looks")
             pages = "".join(requests.get(url + page, timeout=5).text for page in ("/info", "/metrics"))
             ready = requests.get(url + "/health/ready", timeout=5)
         finally:
-            os.kill(second, signal.SIGTERM)
-        code, log = forks.wait("_live")
+            second.terminate()
+        code, log = second.wait(), runs_of.log("_live")
     assert code == 0, log
     records, letters = bus.read("news"), bus.letters()
     rows = [row for record in records for row in msgspec.json.decode(record.value or b"", type=list[News])]
